@@ -1,0 +1,13 @@
+"""`tunesmith export FILE.yaml`: merge adapters into a plain model folder and prove the result."""
+
+from __future__ import annotations
+
+
+def run(argv: list[str]) -> int:
+    """Export as `argv` says; the settings are checked before torch is imported."""
+    from tunesmith.config.resolve import resolve
+
+    resolved = resolve(argv, verb="export")
+    from tunesmith.export.merge import export
+
+    return export(resolved)

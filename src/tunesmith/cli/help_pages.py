@@ -1,0 +1,188 @@
+"""What `tunesmith VERB --help` prints: a literal table, English and Chinese side by side.
+
+Only the settings that a newcomer changes first are listed; the full reference is generated from the schema.
+A key named here must exist in the schema, and every example must name a verb: tests/cli/test_main.py holds both.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Page(NamedTuple):
+    """One help page. `examples` are (command, en, zh); `keys` are (setting, en, zh)."""
+
+    usage: str
+    purpose: tuple[str, str]
+    examples: tuple[tuple[str, str, str], ...] = ()
+    keys: tuple[tuple[str, str, str], ...] = ()
+    takes_settings: bool = True
+
+
+MODEL = ("model_name_or_path", "folder of the base model", "基座模型所在文件夹")
+ADAPTER = ("adapter_name_or_path", "adapter folders, comma-separated", "LoRA 适配器文件夹，可用逗号分隔多个")
+TEMPLATE = ("template", "chat template; unset: the model's own", "对话模板；不填则使用模型自带模板")
+
+PAGES: dict[str, Page] = {
+    "train": Page(
+        "train FILE.yaml [key=value ...]",
+        (
+            "Tunes a model. The run continues from its newest complete checkpoint by itself; Ctrl-C saves and leaves.",
+            "微调模型。再次运行同一命令会自动从最新的完整检查点继续；按 Ctrl-C 会先保存再退出。",
+        ),
+        (
+            (
+                "train examples/train_lora/smollm2_lora_sft.yaml",
+                "LoRA on the shipped identity data",
+                "用自带的自我认知数据做 LoRA 微调",
+            ),
+            (
+                "train my.yaml learning_rate=2e-4 num_train_epochs=5",
+                "a file, with two settings changed",
+                "在文件基础上改两个参数",
+            ),
+            (
+                "train --model_name_or_path DIR --dataset rows.jsonl --output_dir saves/a --do_train --stage sft",
+                "no file at all",
+                "不写配置文件",
+            ),
+        ),
+        (
+            MODEL,
+            (
+                "dataset",
+                "names from dataset_info.json, or paths of files",
+                "dataset_info.json 中的名称，或数据文件路径",
+            ),
+            TEMPLATE,
+            ("finetuning_type", "lora, full or freeze", "微调方法：lora、full 或 freeze"),
+            ("output_dir", "the run folder; one folder, one run", "输出文件夹，一次训练用一个"),
+            (
+                "cutoff_len",
+                "longest example, in tokens; longer ones are cut and counted",
+                "单条样本最大 token 数，超出会截断并计数",
+            ),
+            ("learning_rate", "the peak learning rate", "学习率峰值"),
+            ("num_train_epochs", "passes over the data", "训练轮数"),
+            ("per_device_train_batch_size", "examples per device and micro-batch", "每设备每个微批的样本数"),
+            ("gradient_accumulation_steps", "micro-batches per optimizer step", "梯度累积步数"),
+            ("overwrite_output_dir", "start anew in a folder that holds a run", "忽略已有结果，从头训练"),
+        ),
+    ),
+    "chat": Page(
+        "chat FILE.yaml [key=value ...]",
+        (
+            "Talks to the model of a YAML file. Given a training file it finds what that run has tuned. "
+            "Also reads questions from a pipe. In the chat: /system /set /save /clear /exit.",
+            "与 YAML 所指模型对话；若给的是训练配置，会自动加载该次训练的结果。也可从管道读取问题。"
+            "对话中可用 /system /set /save /clear /exit。",
+        ),
+        (
+            ("chat my_training.yaml", "talk to what this file has trained", "与该配置训练出的模型对话"),
+            ("chat --model_name_or_path DIR", "talk to a model folder", "与某个模型文件夹对话"),
+        ),
+        (
+            MODEL,
+            ADAPTER,
+            TEMPLATE,
+            ("temperature", "0.01 is nearly greedy, 1.0 follows the model's odds", "温度：越低越稳定，越高越多样"),
+            ("top_p", "keep the likeliest tokens up to this probability", "核采样概率阈值"),
+            ("max_new_tokens", "longest answer, in tokens", "回答的最大 token 数"),
+        ),
+    ),
+    "export": Page(
+        "export FILE.yaml [key=value ...]",
+        (
+            "Merges adapters into the model, writes safetensors, then reloads them in a fresh process and compares "
+            "(proof.json). Exit code 1 when the files do not answer as the adapter did.",
+            "将适配器合并进模型并写成 safetensors，再在新进程中重新加载并比对（proof.json）；不一致时退出码非零。",
+        ),
+        (
+            (
+                "export examples/merge_lora/smollm2_lora_sft.yaml",
+                "merge what the LoRA example has trained",
+                "合并 LoRA 示例的训练结果",
+            ),
+            ("export my_training.yaml export_dir=merged", "merge straight from a training file", "直接用训练配置合并"),
+        ),
+        (
+            MODEL,
+            ADAPTER,
+            TEMPLATE,
+            ("export_dir", "where the merged model goes", "合并后的模型保存位置"),
+            ("export_size", "largest file, in GB", "单个文件的最大体积（GB）"),
+            ("export_device", "cpu or auto", "合并所用设备：cpu 或 auto"),
+        ),
+    ),
+    "config": Page(
+        "config show FILE.yaml [key=value ...] | config schema | config reference",
+        ("Shows what a file really means, before it runs.", "在运行之前查看配置文件的实际含义。"),
+        (
+            ("config show my.yaml", "every effective value, and where it came from", "每个参数的生效值及其来源"),
+            ("config schema > schema.json", "JSON schema, for editors", "导出 JSON schema，供编辑器补全"),
+            ("config reference", "the documentation of every setting", "输出全部参数的文档"),
+        ),
+    ),
+    "data": Page(
+        "data preview FILE.yaml [key=value ...]",
+        (
+            "Shows rows as the model will see them, each token coloured: trained or only context.",
+            "按模型所见展示样本，并用颜色标出哪些 token 参与损失。",
+        ),
+        (("data preview my.yaml", "the first rows of a training file's datasets", "预览训练配置中数据集的前几行"),),
+        (
+            (
+                "dataset",
+                "names from dataset_info.json, or paths of files",
+                "dataset_info.json 中的名称，或数据文件路径",
+            ),
+            ("dataset_dir", "folder of dataset_info.json", "dataset_info.json 所在文件夹"),
+            TEMPLATE,
+        ),
+    ),
+    "template": Page(
+        "template list | template show NAME | template check MODEL_FOLDER",
+        (
+            "Chat templates: what there is, what one renders to, and whether it gives the tokens of the model's own.",
+            "对话模板：列出全部、查看渲染结果、检查是否与模型自带模板逐 token 一致。",
+        ),
+        (
+            ("template list", "the known templates", "列出已有模板"),
+            ("template show qwen", "one template, with a rendered example", "查看一个模板及渲染示例"),
+            (
+                "template check models/my-model",
+                "compare with the model's own Jinja template",
+                "与模型自带 Jinja 模板比对",
+            ),
+        ),
+        takes_settings=False,
+    ),
+    "runs": Page(
+        "runs [list] [FOLDER] | runs show RUN_FOLDER",
+        (
+            "Run folders under saves/ or FOLDER: finished, stopped or running, steps, loss; one run in detail.",
+            "列出 saves/（或指定文件夹）下的训练记录：状态、步数、loss；也可查看单次训练详情。",
+        ),
+        (
+            ("runs", "a table of all runs under saves/", "列出 saves/ 下的全部训练"),
+            (
+                "runs show saves/smollm2/lora/sft",
+                "settings, row totals, checkpoints, what to do next",
+                "查看设置、数据统计、检查点与后续命令",
+            ),
+        ),
+        takes_settings=False,
+    ),
+    "env": Page(
+        "env [--full]",
+        (
+            "Versions, processor, memory and devices, without importing torch. --full imports it and asks it too.",
+            "显示版本、处理器、内存与设备信息（不导入 torch）；加 --full 会导入 torch 并显示其信息。",
+        ),
+        takes_settings=False,
+    ),
+    "version": Page("version", ("Prints the version.", "显示版本号。"), takes_settings=False),
+    "help": Page(
+        "help [VERB]", ("Lists the verbs, or explains one.", "列出全部命令，或说明某个命令。"), takes_settings=False
+    ),
+}

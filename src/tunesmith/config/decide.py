@@ -1,0 +1,115 @@
+"""What a configuration leaves open and its other keys settle, each with the reason that `config show` prints.
+
+A decision fills what the user left unset, or resolves two keys that the public tools also resolve; it never overrides
+a value in silence. The order of the table matters where one decision reads another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Facts:
+    """The values so far, which keys the user set, and the reasons of what was decided."""
+
+    values: dict[str, Any]
+    given: frozenset[str]
+    verb: str
+    reasons: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def __getitem__(self, key: str) -> Any:
+        return self.values[key]
+
+    def decide(self, key: str, value: Any, why: str) -> None:
+        """Set `key` to `value`; recorded only when that changes anything."""
+        if self.values[key] != value:
+            self.values[key], self.reasons[key] = value, why
+
+
+def _lora_alpha(facts: Facts) -> None:
+    if facts["lora_alpha"] is None:
+        facts.decide("lora_alpha", 2 * facts["lora_rank"], "twice lora_rank")
+
+
+def _packing(facts: Facts) -> None:
+    if facts["neat_packing"]:
+        facts.decide("packing", True, "neat_packing asks for it")
+    elif facts["packing"] is None:
+        facts.decide("packing", facts["stage"] == "pt", f"the usual choice for stage {facts['stage']}")
+
+
+def _train(facts: Facts) -> None:
+    asked = "do_train" in facts.given or facts["do_eval"] or facts["do_predict"]
+    if facts.verb == "train" and not asked:
+        facts.decide("do_train", True, "the verb is train and nothing else is asked for")
+
+
+def _evaluate(facts: Facts) -> None:
+    has_data = bool(facts["eval_dataset"]) or facts["val_size"] > 0
+    if facts["eval_strategy"] != "no":
+        facts.decide("do_eval", True, f"eval_strategy is {facts['eval_strategy']}")
+    elif has_data and facts.verb == "train" and "do_eval" not in facts.given:
+        facts.decide("do_eval", True, "there is evaluation data; it is evaluated once, when training ends")
+
+
+def _eval_steps(facts: Facts) -> None:
+    if facts["eval_steps"] is None and facts["eval_strategy"] == "steps":
+        facts.decide("eval_steps", facts["logging_steps"], "as logging_steps")
+
+
+def _eval_batch(facts: Facts) -> None:
+    if "per_device_eval_batch_size" not in facts.given:
+        facts.decide("per_device_eval_batch_size", facts["per_device_train_batch_size"], "as the training batch")
+
+
+def _best(facts: Facts) -> None:
+    watches = (
+        facts["load_best_model_at_end"]
+        or facts["early_stopping_steps"] is not None
+        or facts["lr_scheduler_type"] == "reduce_lr_on_plateau"
+        or (facts["save_best"] and facts["eval_strategy"] != "no")
+    )
+    if watches and facts["metric_for_best_model"] is None:
+        facts.decide("metric_for_best_model", "loss", "the evaluation loss is the usual measure")
+    metric = facts["metric_for_best_model"]
+    if metric is not None and facts["greater_is_better"] is None:
+        facts.decide("greater_is_better", not metric.endswith("loss"), f"metric_for_best_model is {metric}")
+
+
+def _warmup(facts: Facts) -> None:
+    steps = facts["warmup_steps"]
+    if 0 < steps < 1:
+        facts.decide("warmup_ratio", float(steps), "warmup_steps below 1 is a share of all steps")
+        facts.decide("warmup_steps", 0, "given as a share; see warmup_ratio")
+    elif steps >= 1:
+        facts.decide("warmup_steps", int(steps), "a whole number of steps")
+        facts.decide("warmup_ratio", 0.0, "warmup_steps is set and takes precedence")
+
+
+def _checkpointing(facts: Facts) -> None:
+    if facts["disable_gradient_checkpointing"] and facts["gradient_checkpointing"] is None:
+        facts.decide("gradient_checkpointing", False, "disable_gradient_checkpointing is set")
+
+
+def _data_seed(facts: Facts) -> None:
+    if facts["data_seed"] is None:
+        facts.decide("data_seed", facts["seed"], "as seed")
+
+
+DECISIONS: tuple[Callable[[Facts], None], ...] = (
+    _lora_alpha,
+    _packing,
+    _train,
+    _evaluate,
+    _eval_steps,
+    _eval_batch,
+    _best,
+    _warmup,
+    _checkpointing,
+    _data_seed,
+)
+"""In the order in which they are taken."""

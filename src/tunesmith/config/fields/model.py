@@ -1,0 +1,265 @@
+"""Which model, which adapters, how they are read and what is changed about the network before training.
+
+Keys of the public vocabulary keep their names and meanings. Nothing here runs code from a model repository.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from tunesmith.config.spec import Group, option
+
+_FAST_PATH = "the built-in fast path does this job on every device, without that package"
+_HUB = "only the Hugging Face hub is read; download from other hubs with their own tool and give the folder"
+
+
+@dataclass(frozen=True, init=False, repr=False, eq=False)
+class ModelOptions:
+    """The model and how it is loaded."""
+
+    GROUP: ClassVar[Group] = Group("model", "Model", "模型")
+
+    model_name_or_path: str | None = option(
+        None,
+        en="Folder of the model, or its name on a hub.",
+        zh="模型所在的文件夹，或它在模型站上的名称。",
+    )
+    adapter_name_or_path: tuple[str, ...] = option(
+        (),
+        en="Folders of trained adapters; all but the last are merged, the last is continued or served.",
+        zh="已训练的适配器文件夹；前面的先合并，最后一个继续训练或用于推理。",
+        aliases=("checkpoint_dir",),
+    )
+    adapter_folder: str | None = option(
+        None,
+        en="Sub-folder of the adapter repository that holds the adapter.",
+        zh="适配器仓库中存放适配器的子文件夹。",
+        later="give the whole path in adapter_name_or_path",
+    )
+    cache_dir: str | None = option(
+        None,
+        en="Where downloaded models and datasets are kept.",
+        zh="下载的模型和数据集的存放位置。",
+    )
+    model_revision: str = option(
+        "main", en="Branch, tag or commit of the model on its hub.", zh="模型在模型站上的分支、标签或提交号。"
+    )
+    use_fast_tokenizer: bool = option(
+        True,
+        en="Use the fast (Rust) tokenizer.",
+        zh="使用快速（Rust 实现的）分词器。",
+        noop="the fast tokenizer is always used: it alone can report which text a token came from",
+    )
+    trust_remote_code: bool = option(
+        False,
+        en="Allow code from the model repository to run.",
+        zh="允许运行模型仓库中附带的代码。",
+        noop="remote code is never run; model types are built in",
+    )
+    low_cpu_mem_usage: bool = option(
+        True,
+        en="Load weights without a second copy in memory.",
+        zh="加载权重时不在内存中保留第二份。",
+        noop="weights are always loaded without a second copy",
+    )
+    flash_attn: str = option(
+        "auto",
+        en="Attention kernel: auto picks the fastest this machine has.",
+        zh="注意力的实现方式：auto 会选用本机上最快的一种。",
+        choices=("auto", "disabled", "sdpa", "fa2", "fa3"),
+        older_values={"true": "auto", "off": "disabled", "false": "disabled"},
+        later_choices={
+            "fa2": "it needs a GPU and the flash-attn package; use auto",
+            "fa3": "it needs a Hopper GPU and the flash-attn-3 package; use auto",
+        },
+    )
+    use_unsloth: bool = option(
+        False,
+        en="Use the unsloth engine.",
+        zh="使用 unsloth 加速引擎。",
+        noop=_FAST_PATH,
+        verbs=("train",),
+    )
+    use_unsloth_gc: bool = option(
+        False,
+        en="Use unsloth's offloading gradient checkpointing.",
+        zh="使用 unsloth 的卸载式梯度检查点。",
+        noop="the built-in gradient checkpointing does this job",
+        verbs=("train",),
+    )
+    enable_liger_kernel: bool = option(
+        False,
+        en="Use the Liger fused kernels.",
+        zh="使用 Liger 融合算子。",
+        noop=_FAST_PATH,
+        verbs=("train",),
+        aliases=("use_liger_kernel",),
+    )
+    use_v1_kernels: bool = option(
+        False,
+        en="Use the public tool's experimental kernels.",
+        zh="使用原工具的实验性算子。",
+        noop=_FAST_PATH,
+        verbs=("train",),
+    )
+    disable_gradient_checkpointing: bool = option(
+        False,
+        en="Never recompute activations: faster, but takes more memory.",
+        zh="从不重算激活值：更快，但占用更多内存。",
+        verbs=("train",),
+    )
+    use_reentrant_gc: bool = option(
+        True,
+        en="Use the re-entrant form of gradient checkpointing.",
+        zh="使用可重入形式的梯度检查点。",
+        noop="the non-reentrant form is always used; the gradients are the same",
+        verbs=("train",),
+    )
+    infer_backend: str = option(
+        "huggingface",
+        en="Engine that generates text.",
+        zh="生成文本所用的推理引擎。",
+        choices=("huggingface", "vllm", "sglang"),
+        later_choices={"vllm": "use huggingface", "sglang": "use huggingface"},
+        older_values={"hf": "huggingface"},
+        verbs=("chat", "webchat", "api", "eval"),
+    )
+    infer_dtype: str = option(
+        "auto",
+        en="Number format for inference and export; auto keeps that of the model.",
+        zh="推理和导出所用的数值精度；auto 表示沿用模型自身的精度。",
+        choices=("auto", "float16", "bfloat16", "float32"),
+        older_values={"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"},
+        aliases=("torch_dtype",),
+    )
+    use_kv_cache: bool = option(
+        True,
+        en="Keep keys and values while generating.",
+        zh="生成时保留键值缓存。",
+        noop="the cache is always used when generating and never when training",
+    )
+    offload_folder: str = option(
+        "offload",
+        en="Folder for weights that do not fit in memory.",
+        zh="内存放不下的权重所写入的文件夹。",
+        noop="weights are not offloaded to disk",
+    )
+    resize_vocab: bool = option(
+        False,
+        en="Make the embedding as large as the vocabulary of the tokenizer.",
+        zh="把词嵌入扩展到与分词器词表一样大。",
+        later="use a template whose tokens the model already has",
+        verbs=("train",),
+    )
+    split_special_tokens: bool = option(
+        False,
+        en="Read special tokens inside rows as plain text.",
+        zh="把数据中出现的特殊标记当作普通文本。",
+        noop="special-token text inside a row is always plain text; those of the template are always tokens",
+    )
+    add_tokens: tuple[str, ...] = option(
+        (),
+        en="Plain tokens to add to the vocabulary.",
+        zh="要加入词表的普通词元。",
+        later="use the vocabulary of the model",
+    )
+    add_special_tokens: tuple[str, ...] = option(
+        (),
+        en="Special tokens to add to the vocabulary.",
+        zh="要加入词表的特殊标记。",
+        later="use the vocabulary of the model",
+        aliases=("new_special_tokens",),
+    )
+    new_special_tokens_config: str | None = option(
+        None,
+        en="YAML file of new special tokens with a description of each.",
+        zh="新特殊标记及其含义的 YAML 文件。",
+        later="use the vocabulary of the model",
+    )
+    init_special_tokens: str = option(
+        "noise_init",
+        en="How the embeddings of new special tokens start.",
+        zh="新特殊标记的词嵌入如何初始化。",
+        choices=("noise_init", "desc_init", "desc_init_w_noise"),
+        later="use the vocabulary of the model",
+    )
+    rope_scaling: str | None = option(
+        None,
+        en="How rotary positions are stretched for longer contexts.",
+        zh="为更长的上下文扩展旋转位置编码的方法。",
+        choices=("linear", "dynamic", "yarn", "llama3"),
+        later="keep cutoff_len within the context of the model",
+    )
+    shift_attn: bool = option(
+        False,
+        en="Use the shifted sparse attention of LongLoRA.",
+        zh="使用 LongLoRA 的移位稀疏注意力。",
+        later="train with full attention and a smaller cutoff_len",
+        verbs=("train",),
+    )
+    mixture_of_depths: str | None = option(
+        None,
+        en="Convert the model to, or load it as, mixture of depths.",
+        zh="将模型转换为或加载为深度混合结构。",
+        choices=("convert", "load"),
+        later="train the model as it is",
+    )
+    moe_aux_loss_coef: float | None = option(
+        None,
+        en="Weight of the load-balancing loss of a mixture of experts.",
+        zh="混合专家模型负载均衡损失的权重。",
+        ge=0,
+        off=(0.0,),
+        later="the router is trained without the extra loss",
+        verbs=("train",),
+    )
+    upcast_layernorm: bool = option(
+        False,
+        en="Keep normalisation weights in 32 bits.",
+        zh="以 32 位精度保存归一化层的权重。",
+        later="normalisation already computes in 32 bits; train with bf16",
+        verbs=("train",),
+    )
+    upcast_lmhead_output: bool = option(
+        False,
+        en="Compute the loss from 32-bit logits.",
+        zh="用 32 位精度的 logits 计算损失。",
+        noop="the loss is always computed from 32-bit logits",
+        verbs=("train",),
+    )
+    train_from_scratch: bool = option(
+        False,
+        en="Start from random weights instead of the pretrained ones.",
+        zh="从随机权重而不是预训练权重开始。",
+        later="start from pretrained weights",
+        verbs=("train",),
+    )
+    hf_hub_token: str | None = option(
+        None,
+        en="Token for the Hugging Face hub; better kept in the environment, as HF_TOKEN.",
+        zh="Hugging Face 的访问令牌；更宜放在环境变量 HF_TOKEN 中。",
+        secret=True,
+        aliases=("use_auth_token", "hub_token"),
+    )
+    ms_hub_token: str | None = option(
+        None,
+        en="Token for the ModelScope hub.",
+        zh="魔搭社区的访问令牌。",
+        secret=True,
+        noop=_HUB,
+    )
+    om_hub_token: str | None = option(
+        None,
+        en="Token for the Modelers hub.",
+        zh="魔乐社区的访问令牌。",
+        secret=True,
+        noop=_HUB,
+    )
+    print_param_status: bool = option(
+        False,
+        en="List every parameter with its type and whether it is trained.",
+        zh="列出每个参数的精度以及是否参与训练。",
+        noop="the number of trained parameters is always printed",
+        verbs=("train",),
+    )

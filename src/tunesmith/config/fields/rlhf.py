@@ -1,0 +1,96 @@
+"""Preference and reinforcement learning: DPO and its relatives, KTO, reward models, PPO.
+
+The stages come later; so do their keys, and setting one is refused rather than ignored. Older names of the shared
+settings (`dpo_beta`, `dpo_loss`, ...) are known, so that the refusal names the right key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from tunesmith.config.spec import Group, option
+
+_LATER = "use stage: sft"
+_BITS = (4, 8)
+
+
+@dataclass(frozen=True, init=False, repr=False, eq=False)
+class RlhfOptions:
+    """Learning from preferences and rewards."""
+
+    GROUP: ClassVar[Group] = Group("rlhf", "Preferences and rewards", "偏好与奖励", ("train",))
+
+    pref_beta: float = option(
+        0.1,
+        en="How strongly the policy is held to the reference.",
+        zh="策略受参考模型约束的强度。",
+        ge=0,
+        later=_LATER,
+        aliases=("dpo_beta", "kto_beta", "orpo_beta"),
+    )
+    pref_ftx: float = option(
+        0.0,
+        en="Weight of the supervised loss on chosen answers.",
+        zh="优选回答上监督损失的权重。",
+        ge=0,
+        later=_LATER,
+        aliases=("dpo_ftx", "kto_ftx"),
+    )
+    pref_bco_weight: float = option(
+        0.0, en="Weight of the binary classifier loss.", zh="二分类（BCO）损失的权重。", ge=0, later=_LATER
+    )
+    pref_loss: str = option(
+        "sigmoid",
+        en="Preference loss.",
+        zh="偏好损失的类型。",
+        choices=("sigmoid", "hinge", "ipo", "kto_pair", "orpo", "simpo"),
+        later=_LATER,
+        aliases=("dpo_loss",),
+    )
+    dpo_label_smoothing: float = option(
+        0.0, en="Assumed share of swapped preferences.", zh="假定标反的偏好所占比例。", ge=0, le=0.5, later=_LATER
+    )
+    simpo_gamma: float = option(0.5, en="Margin of SimPO.", zh="SimPO 的间隔。", later=_LATER)
+    ld_alpha: float | None = option(
+        None,
+        en="LD-DPO: weight of the tokens beyond the shorter answer.",
+        zh="LD-DPO：超出较短回答部分的权重。",
+        ge=0,
+        le=1,
+        later=_LATER,
+    )
+    kto_chosen_weight: float = option(1.0, en="Weight of desirable answers.", zh="期望回答的权重。", ge=0, later=_LATER)
+    kto_rejected_weight: float = option(
+        1.0, en="Weight of undesirable answers.", zh="不期望回答的权重。", ge=0, later=_LATER
+    )
+    ppo_buffer_size: int = option(
+        1, en="Batches collected before an update.", zh="每次更新前收集的批数。", gt=0, later=_LATER
+    )
+    ppo_epochs: int = option(
+        4, en="Passes over the collected answers.", zh="对收集到的回答训练的轮数。", gt=0, later=_LATER
+    )
+    ppo_score_norm: bool = option(False, en="Normalise the rewards.", zh="归一化奖励分数。", later=_LATER)
+    ppo_target: float = option(
+        6.0, en="KL divergence that the controller aims at.", zh="控制器所追求的 KL 散度。", gt=0, later=_LATER
+    )
+    ppo_whiten_rewards: bool = option(
+        False, en="Whiten the rewards before advantages.", zh="计算优势前先白化奖励。", later=_LATER
+    )
+    ref_model: str | None = option(None, en="Reference model.", zh="参考模型。", later=_LATER)
+    ref_model_adapters: tuple[str, ...] = option(
+        (), en="Adapters of the reference model.", zh="参考模型的适配器。", later=_LATER
+    )
+    ref_model_quantization_bit: int | None = option(
+        None, en="Bits of the reference model.", zh="参考模型的量化位数。", choices=_BITS, later=_LATER
+    )
+    reward_model: tuple[str, ...] = option((), en="Reward model.", zh="奖励模型。", later=_LATER)
+    reward_model_adapters: tuple[str, ...] = option(
+        (), en="Adapters of the reward model.", zh="奖励模型的适配器。", later=_LATER
+    )
+    reward_model_quantization_bit: int | None = option(
+        None, en="Bits of the reward model.", zh="奖励模型的量化位数。", choices=_BITS, later=_LATER
+    )
+    reward_model_type: str = option(
+        "lora", en="What the reward model is.", zh="奖励模型的形式。", choices=("lora", "full", "api"), later=_LATER
+    )

@@ -1,0 +1,169 @@
+"""What a dataset format is, and the checks that all formats share.
+
+A format is three functions: recognise (is this the layout of these rows?), check (does the registered
+layout fit the first rows?) and convert (one row to a conversation). `check` looks at a few hundred rows
+at once, because a wrong column or tag name spoils every row alike and deserves one message, not 90,000.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from tunesmith.data.rows import RowError, type_name
+from tunesmith.data.schema import DatasetEntry, Layout
+from tunesmith.errors import DataError, did_you_mean
+from tunesmith.types import Conversation, Message
+
+Fields = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One dataset format.
+
+    Attributes:
+        layout: the columns and tags that apply where the registry does not give them.
+        recognise: (name, first rows) -> an entry with the layout these rows have, or None.
+        check: (entry, first rows) -> notes for the user. Raises: DataError when the layout cannot fit.
+        convert: (fields of a row, entry) -> conversation. Raises: RowError for a row that is not usable.
+    """
+
+    layout: Layout
+    recognise: Callable[[str, Sequence[Fields]], DatasetEntry | None]
+    check: Callable[[DatasetEntry, Sequence[Fields]], list[str]]
+    convert: Callable[[Fields, DatasetEntry], Conversation]
+
+
+def text_of(row: Fields, column: str | None, *, required: bool = False) -> str:
+    """The text of a column; "" when the column is not read, absent or null and not required.
+
+    Raises: RowError when the value is not text, or is required and blank.
+    """
+    if column is None:
+        return ""
+    value = row.get(column)
+    if value is None:
+        value = ""
+        if required:
+            why = "is null" if column in row else "is missing"
+            raise RowError(column, why, "give the row this field as text")
+    if not isinstance(value, str):
+        raise RowError(column, f"is {type_name(value)}, expected text", "write the value in double quotes")
+    if required and not value.strip():
+        raise RowError(column, "is empty", "fill it or remove the row")
+    return value
+
+
+def column_counts(rows: Sequence[Fields]) -> Counter[str]:
+    """How many of the rows have each column with something in it."""
+    empty: tuple[Any, ...] = (None, "", [], {})
+    return Counter(name for row in rows for name, value in row.items() if value not in empty)
+
+
+def columns_in(rows: Sequence[Fields]) -> list[str]:
+    """The names of all columns of these rows, in order of first appearance."""
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def counted(counts: Counter[str], limit: int = 8) -> str:
+    """`'human' (91x), 'gpt' (91x)`: names with their counts, most frequent first."""
+    shown = ", ".join(f"'{name}' ({number}x)" for name, number in counts.most_common(limit))
+    return shown + (", ..." if len(counts) > limit else "")
+
+
+def require_column(entry: DatasetEntry, part: str, rows: Sequence[Fields]) -> str:
+    """The column that holds a needed part, known to be in at least one row.
+
+    Raises: DataError when the registry does not name it, or no row has it.
+    """
+    present = columns_in(rows)
+    column = getattr(entry.columns, part)
+    if column is None:
+        raise DataError(
+            f"the table 'columns' does not say which column holds the {part}",
+            where=entry.where,
+            why="once 'columns' is given, a part that it does not name is not read",
+            fix=f'add "{part}": "COLUMN"; the rows have: {", ".join(present)}',
+        )
+    if column not in present:
+        known = "by default" if entry.columns_given is None else "in the registry"
+        hint = did_you_mean(column, present)
+        raise DataError(
+            f"columns.{part} is '{column}' ({known}), but no row has such a column",
+            where=entry.where,
+            why=f"the rows have: {counted(column_counts(rows))}",
+            fix=f'{hint} Correct "columns": {{"{part}": ...}}, or set "formatting" to the right format.'.strip(),
+        )
+    return column
+
+
+def check_given_columns(entry: DatasetEntry, rows: Sequence[Fields]) -> None:
+    """Raises: DataError when the registry names a column for an optional part that no row has."""
+    present = columns_in(rows)
+    for part in sorted(entry.columns_given or ()):
+        column = getattr(entry.columns, part)
+        if column is not None and column not in present:
+            require_column(entry, part, rows)
+
+
+def notes_on_unread(entry: DatasetEntry, rows: Sequence[Fields], parts: Sequence[str]) -> list[str]:
+    """A note for every part whose usual column the rows fill, but that the registry does not read."""
+    counts = column_counts(rows)
+    read = {getattr(entry.columns, item.name) for item in fields(entry.columns)}
+    notes = []
+    for part in parts:
+        usual = _USUAL_COLUMNS[part]
+        disabled = getattr(entry.columns, part) is None and part not in (entry.columns_given or ())
+        if disabled and counts[usual] and usual not in read:
+            reason = "'columns' does not name it" if entry.columns_given is not None else "it is read only when named"
+            notes.append(
+                f"{entry.name}: the column '{usual}' is filled in {counts[usual]} of the first {len(rows)} rows "
+                f'and is not read: {reason}; add "{part}": "{usual}" to "columns" to use it'
+            )
+    return notes
+
+
+_USUAL_COLUMNS = {
+    "query": "input",
+    "system": "system",
+    "history": "history",
+    "tools": "tools",
+    "images": "images",
+    "videos": "videos",
+    "audios": "audios",
+}
+
+
+def check_turns(messages: Sequence[Message], field: str) -> None:
+    """Check the order of turns: user or tool first, then an assistant, and so on, an assistant last.
+
+    Tool results that follow each other count as one turn.
+    Raises: RowError naming the first turn that is out of place.
+    """
+    assistant_next = False
+    previous = "nothing"
+    for index, message in enumerate(messages):
+        if message.role == "system":
+            raise RowError(f"{field}[{index}]", "is a second system turn", "join it with the first")
+        is_repeated_tool = message.role == "tool" and previous == "tool"
+        if not is_repeated_tool and (message.role == "assistant") != assistant_next:
+            expected = "assistant" if assistant_next else "user"
+            why = f"is a turn of the {message.role} after {previous}, where the {expected}'s is expected"
+            raise RowError(f"{field}[{index}]", why, "user and assistant turns must alternate")
+        assistant_next = message.role != "assistant"
+        previous = message.role
+    if assistant_next:
+        raise RowError(f"{field}[{len(messages) - 1}]", "is the last turn, so no answer follows", "add the answer")
+    if not messages:
+        raise RowError(field, "holds no turns", "remove the row")
+    _check_not_empty(messages, field)
+
+
+def _check_not_empty(messages: Sequence[Message], field: str) -> None:
+    for index, message in enumerate(messages):
+        says_nothing = not message.content.strip() and not message.tool_calls
+        if says_nothing and message.role in ("user", "assistant"):
+            raise RowError(f"{field}[{index}]", f"is an empty turn of the {message.role}", "fill it or remove the row")

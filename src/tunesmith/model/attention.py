@@ -1,0 +1,122 @@
+"""Attention over flat rows: documents that share a row never see each other.
+
+A flat row is several documents laid end to end. Instead of a T x T mask, scaled dot-product attention
+runs once per document, causally, so the work is the sum of the squared document lengths and no mask is
+ever built. It plugs in through transformers' own attention registry under the name `tunesmith_documents`;
+the document borders arrive as the keyword `document_bounds` (Python integers: no device synchronisation).
+
+Limits: one row per batch (B = 1); sliding windows need a small mask for documents longer than the window.
+Reference: Krell et al., "Efficient Sequence Packing without Cross-contamination", arXiv 2107.02027.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+
+from tunesmith.errors import ModelError
+
+DOCUMENT_ATTENTION = "tunesmith_documents"
+
+
+def document_attention(
+    module: nn.Module,
+    query_BHTD: Tensor,
+    key_BHTD: Tensor,
+    value_BHTD: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    document_bounds: tuple[int, ...] | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention within each document of a flat row.
+
+    Args:
+        query_BHTD, key_BHTD, value_BHTD: B = 1; the key and value may have fewer heads (grouped queries).
+        document_bounds: 0 = b0 < b1 < ... < bS = T; document i is tokens [b_i, b_i+1).
+        sliding_window: each token sees at most this many tokens, itself included.
+        softcap: scores are squashed to (-softcap, softcap) by tanh before the softmax (Gemma 2).
+
+    Returns:
+        (B, T, H, D) and None in place of the attention weights.
+
+    Raises:
+        ModelError: the model's code did not hand the borders down to its attention layers.
+    """
+    if document_bounds is None:
+        raise ModelError(
+            f"{type(module).__name__} did not receive the document borders of the flat row",
+            why="this model's code does not pass keyword arguments on to its attention",
+            fix="set `micro_batch_tokens: 1` so that each row holds one document, and report the model type",
+        )
+    lengths = [end - start for start, end in pairwise(document_bounds)]
+    grouped = key_BHTD.shape[1] != query_BHTD.shape[1]
+    outputs = []
+    # split, not slicing: the gradient of one split is one concatenation, that of S slices is S full-size sums
+    for query, key, value in zip(
+        query_BHTD.split(lengths, 2), key_BHTD.split(lengths, 2), value_BHTD.split(lengths, 2), strict=True
+    ):
+        windowed = sliding_window is not None and query.shape[2] > sliding_window
+        mask = _window_mask(query.shape[2], sliding_window, query.device) if windowed else None
+        if softcap is not None:
+            out = _softcapped(query, key, value, mask, scaling, dropout, softcap)
+        else:
+            out = F.scaled_dot_product_attention(
+                query,
+                key,
+                value,
+                attn_mask=mask,
+                dropout_p=dropout,
+                is_causal=mask is None,
+                scale=scaling,
+                enable_gqa=grouped,
+            )
+        outputs.append(out)
+    joined = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
+    return joined.transpose(1, 2).contiguous(), None
+
+
+def _window_mask(num_tokens: int, window: int | None, device: torch.device) -> Tensor:
+    """(T, T) boolean: True where a token may look. A token sees itself and the `window - 1` before it."""
+    position = torch.arange(num_tokens, device=device)
+    distance = position[:, None] - position[None, :]
+    allowed = distance >= 0
+    return allowed if window is None else allowed & (distance < window)
+
+
+def _softcapped(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scaling: float | None,
+    dropout: float,
+    softcap: float,
+) -> Tensor:
+    """Attention with capped scores, written out because the fused kernels have no tanh. (1, H, T, D)."""
+    num_repeats = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(num_repeats, 1), value.repeat_interleave(num_repeats, 1)
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scores = softcap * torch.tanh(query @ key.transpose(-1, -2) * scale / softcap)
+    allowed = _window_mask(query.shape[2], None, query.device) if mask is None else mask
+    scores = scores.masked_fill(~allowed, float("-inf"))
+    weights = F.dropout(scores.softmax(-1, dtype=torch.float32).to(query.dtype), dropout)
+    return weights @ value
+
+
+def _no_mask(*_args: Any, **_kwargs: Any) -> None:
+    """The borders replace the mask, so none is built."""
+
+
+def register_document_attention() -> None:
+    """Make `tunesmith_documents` a choice of `attn_implementation`. Idempotent."""
+    AttentionInterface.register(DOCUMENT_ATTENTION, document_attention)
+    AttentionMaskInterface.register(DOCUMENT_ATTENTION, _no_mask)

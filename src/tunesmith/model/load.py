@@ -1,0 +1,174 @@
+"""Load tokenizers and base models from local folders (or a hub, when the name is a hub id), as safetensors only.
+
+No remote code is ever run and no pickle is ever read. The folder is checked before weights are touched.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from tunesmith.config import Config
+from tunesmith.errors import ModelError
+from tunesmith.model.attention import DOCUMENT_ATTENTION, register_document_attention
+from tunesmith.model.quiet import quiet_transformers
+from tunesmith.model.verify import verify_model_folder
+
+HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def model_folder(config: Config) -> Path:
+    """The local folder of `model_name_or_path`, downloaded first when it is a hub id and no such folder exists.
+
+    Raises:
+        ModelError: it is not set, not there, or cannot be downloaded.
+    """
+    name = config.model_name_or_path
+    if not name:
+        raise ModelError("`model_name_or_path` is not set", fix="set it to the folder of the base model")
+    path = Path(name).expanduser()
+    if path.exists() or not HUB_ID.match(name) or path.parent.is_dir():
+        return path
+    return _download(name, config)
+
+
+def _download(name: str, config: Config) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    wanted = ["*.safetensors", "*.json", "*.model", "*.jinja", "*.txt"]
+    try:
+        folder = snapshot_download(
+            name,
+            revision=config.model_revision,
+            cache_dir=config.cache_dir,
+            token=config.hf_hub_token,
+            allow_patterns=wanted,
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, OSError) as err:
+        raise ModelError(
+            f"'{name}' is neither a local folder nor could it be downloaded from the hub",
+            why=f"{type(err).__name__}: {str(err).splitlines()[0] if str(err) else 'no connection'}",
+            fix="give the path of a local folder, or set HF_ENDPOINT to a mirror that you can reach",
+        ) from err
+    return Path(folder)
+
+
+def load_tokenizer(config: Config) -> Any:
+    """The tokenizer of the base model, as it comes; the renderer repairs its special tokens openly.
+
+    Raises:
+        ModelError: the folder or the tokenizer's files are missing or damaged.
+    """
+    folder = model_folder(config)
+    verify_model_folder(folder)
+    try:
+        with quiet_transformers():
+            return AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as err:
+        raise ModelError(
+            f"the tokenizer in {folder} cannot be loaded",
+            why=f"{type(err).__name__}: {_first_line(err)}",
+            fix="check that tokenizer.json and tokenizer_config.json of the same model are in the folder",
+        ) from err
+
+
+def load_model(
+    config: Config, *, dtype: torch.dtype, device: torch.device | str = "cpu", for_training: bool = True
+) -> Any:
+    """The base model in eval mode, without adapters.
+
+    Args:
+        dtype: dtype of its weights.
+        for_training: attend document by document over flat rows; otherwise the usual attention with a cache.
+
+    Raises:
+        ModelError: damaged folder, a model type that needs remote code, or weights that do not fit it.
+    """
+    folder = model_folder(config)
+    verify_model_folder(folder)
+    refuse_quantized(folder)
+    register_document_attention()
+    attention = DOCUMENT_ATTENTION if for_training else ("eager" if config.flash_attn == "disabled" else "sdpa")
+    try:
+        with quiet_transformers():
+            model, report = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=dtype,
+                attn_implementation=attention,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as err:
+        raise ModelError(
+            f"the model in {folder} cannot be loaded",
+            why=f"{type(err).__name__}: {_first_line(err)}",
+            fix=_load_fix(err),
+        ) from err
+    _refuse_partial(folder, model, report)
+    return model.to(device).eval()
+
+
+def refuse_quantized(folder: Path) -> None:
+    """Raises: ModelError when the folder holds quantized weights, which nothing here can use yet."""
+    quantization = getattr(AutoConfig.from_pretrained(folder, trust_remote_code=False), "quantization_config", None)
+    if quantization:
+        method = quantization.get("quant_method", "?") if isinstance(quantization, dict) else quantization.quant_method
+        raise ModelError(
+            f"{folder} holds quantized weights ({method})",
+            why="training on and merging into quantized weights is not available yet; merging would lose the update",
+            fix="use the original, unquantized model",
+        )
+
+
+def _refuse_partial(folder: Path, model: Any, report: dict[str, Any]) -> None:
+    """Weights that the files do not hold would be random: never go on with them."""
+    missing = sorted(report.get("missing_keys", ()))
+    mismatched = sorted(report.get("mismatched_keys", ()))
+    if missing or mismatched:
+        names = ", ".join(str(name) for name in (missing + mismatched)[:4])
+        raise ModelError(
+            f"{folder} lacks {len(missing) + len(mismatched)} tensors of {type(model).__name__}, or has them in other shapes",
+            where=names,
+            why="they would be filled with random numbers",
+            fix="check that config.json and the weights belong to the same model",
+        )
+
+
+def load_for_inference(config: Config, adapters: Sequence[str] = (), device: torch.device | str = "cpu") -> Any:
+    """The base model with its adapters, in eval mode, in `infer_dtype` (auto: the dtype of the files).
+
+    Of several adapters all but the last are merged into the base in order, as training does; the last one
+    stays beside it.
+    """
+    from tunesmith.model.adapters import attach_adapters
+
+    dtype = inference_dtype(config)
+    model: nn.Module = load_model(config, dtype=dtype, device=device, for_training=False)
+    return attach_adapters(model, adapters).to(device).eval()
+
+
+def inference_dtype(config: Config) -> torch.dtype:
+    """`infer_dtype`, where auto means the dtype that the model's files are in."""
+    if config.infer_dtype != "auto":
+        return DTYPES[config.infer_dtype]
+    stored = AutoConfig.from_pretrained(model_folder(config), trust_remote_code=False).dtype
+    return stored if isinstance(stored, torch.dtype) else torch.float32
+
+
+def _first_line(err: BaseException) -> str:
+    return str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
+
+
+def _load_fix(err: BaseException) -> str:
+    if "trust_remote_code" in str(err) or "custom code" in str(err):
+        return "this model brings its own code, which is never run here; use a model type that transformers knows"
+    return "check the folder; `tunesmith env` shows the installed versions"

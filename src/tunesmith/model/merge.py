@@ -1,0 +1,67 @@
+"""Merge adapters into base weights so that the merged model computes what base and adapter compute together.
+
+PEFT adds a LoRA update to the weight it stands beside. Where input and output embedding share one tensor and an
+adapter changes only one of them, that would change both: such a pair is given a tensor each first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+
+from tunesmith.model.adapters import ADAPTER_WEIGHTS, load_adapter
+
+
+def merge_adapters(model: Any, adapters: Sequence[str | Path]) -> Any:
+    """The base model with the adapters merged into its weights, in order.
+
+    `config.tie_word_embeddings` of the result is false where its embeddings had to be parted.
+
+    Raises: ModelError when an adapter is damaged or does not fit.
+    """
+    for folder in adapters:
+        model = merge_attached(load_adapter(model, folder))
+    return model
+
+
+def merge_attached(adapted: Any) -> Any:
+    """The plain model behind a PEFT model, its active adapter merged. A model without adapters comes back as it is."""
+    if not hasattr(adapted, "merge_and_unload"):
+        return adapted
+    untie_where_adapted(adapted)
+    return adapted.merge_and_unload(safe_merge=True)
+
+
+def untie_where_adapted(adapted: Any) -> None:
+    """Give input and output embedding a tensor each, when they share one and LoRA stands beside only one of them.
+
+    Modules that are trained in full (`additional_target`) need nothing here: PEFT parts those itself.
+    """
+    base = adapted.get_base_model()
+    embedding, head = base.get_input_embeddings(), base.get_output_embeddings()
+    if not any(isinstance(layer, BaseTunerLayer) for layer in (embedding, head)):
+        return
+    inner, outer = (_plain(layer) for layer in (embedding, head))
+    if inner.weight is outer.weight:
+        outer.weight = nn.Parameter(outer.weight.detach().clone(), requires_grad=False)
+        base.config.tie_word_embeddings = False
+
+
+def _plain(layer: Any) -> Any:
+    return layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else layer
+
+
+def has_effect(adapter: str | Path) -> bool:
+    """Whether an adapter changes anything: any LoRA B that is not zero, or any module saved in full."""
+    from safetensors import safe_open
+
+    with safe_open(str(Path(adapter) / ADAPTER_WEIGHTS), framework="pt") as file:
+        for name in file.keys():  # noqa: SIM118 - not a dictionary
+            is_silent_alone = "lora_A" in name or "lora_embedding_A" in name or ".base_layer." in name
+            if not is_silent_alone and bool(file.get_tensor(name).any()):
+                return True
+    return False

@@ -1,0 +1,61 @@
+"""ChatML and the families that use it: Qwen, Qwen3, SmolLM, SmolLM2, Yi-like base models.
+
+A turn is `<|im_start|>ROLE\n ... <|im_end|>\n`. Generation stops at `<|im_end|>`, so the newline after it is
+context of the next turn and never trained.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tunesmith.render.template import Template, Thinking
+
+_CHATML = Template(
+    name="chatml",
+    family="chatml",
+    system="<|im_start|>system\n{content}<|im_end|>\n",
+    user="<|im_start|>user\n{content}<|im_end|>\n",
+    header="<|im_start|>assistant\n",
+    end="<|im_end|>",
+    gap="\n",
+    stops=("<|im_start|>",),
+    required_tokens=("<|im_start|>", "<|im_end|>"),
+)
+
+TEMPLATES = (
+    _CHATML,
+    replace(
+        _CHATML,
+        name="qwen",
+        family="qwen",
+        default_system="You are Qwen, created by Alibaba Cloud. You are a helpful assistant.",
+        stops=("<|endoftext|>",),
+        notes="Qwen2 and Qwen2.5. Without a system turn the vendor's default system text is written.",
+    ),
+    replace(
+        _CHATML,
+        name="qwen3",
+        family="qwen",
+        stops=("<|endoftext|>",),
+        thinking=Thinking(),
+        notes="Thoughts leave the history when a new question comes, as in the model's own template; a dialogue "
+        "of several turns therefore becomes one example per answer, unless `preserve_thinking: true`.",
+    ),
+    replace(
+        _CHATML,
+        name="qwen3_nothink",
+        family="qwen",
+        stops=("<|endoftext|>",),
+        notes="Qwen3 Instruct models, which do not think (2507).",
+    ),
+    replace(_CHATML, name="smollm", family="smollm", stops=("<|endoftext|>",)),
+    replace(
+        _CHATML,
+        name="smollm2",
+        family="smollm",
+        default_system="You are a helpful AI assistant named SmolLM, trained by Hugging Face",
+        stops=("<|endoftext|>",),
+        notes="The default system text has no full stop at its end, as in the model's own template "
+        "(LLaMA-Factory writes one).",
+    ),
+)

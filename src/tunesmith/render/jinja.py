@@ -1,0 +1,210 @@
+"""The chat template that a model brings along, in Jinja: used when `template` is not set.
+
+It runs in jinja2's sandbox, in the environment that `apply_chat_template` gives it, with one exception: the calendar.
+A template that writes today's date gets a fixed one, or the prompts of training and of inference would differ from
+one day to the next. Where an answer ends is found out by rendering a probe, never by searching rows.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jinja2
+import jinja2.ext
+import jinja2.nodes
+import jinja2.parser
+import jinja2.sandbox
+
+from tunesmith.errors import DataError, TemplateError
+from tunesmith.render.dialect import AnswerText, RenderSettings
+from tunesmith.render.reasoning import PLAIN, inline_reasoning, split_reasoning
+from tunesmith.types import Message
+
+FIXED_DATE = datetime.date(2024, 7, 26)
+"""What a template is told when it asks for the date: the default that Llama 3.1's template carries itself."""
+
+_QUESTION = Message("user", "PROBE-QUESTION")
+_ANSWER = Message("assistant", "PROBE-ANSWER")
+
+
+class _GenerationTag(jinja2.ext.Extension):
+    """`{% generation %}...{% endgeneration %}` marks answers for other trainers; here it is only its body."""
+
+    tags = {"generation"}  # noqa: RUF012 - the type that jinja2 declares
+
+    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, **options: Any) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **options)
+
+
+def _refuse(message: str) -> None:
+    raise jinja2.TemplateError(message)
+
+
+def compile_template(source: str) -> jinja2.Template:
+    """The template in a sandbox. Raises: TemplateError when it is not valid Jinja."""
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, jinja2.ext.loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _refuse
+    environment.globals["strftime_now"] = FIXED_DATE.strftime
+    try:
+        return environment.from_string(source)
+    except jinja2.TemplateSyntaxError as error:
+        raise TemplateError(
+            f"the model's own chat template is not valid Jinja: {error.message}",
+            where=f"chat template, line {error.lineno}",
+            fix="name one of Tunesmith's templates with `template:` (`tunesmith template list`)",
+        ) from error
+
+
+class JinjaDialect:
+    """A model's own chat template.
+
+    Args:
+        source: the Jinja text.
+        special_tokens: `bos_token`, `eos_token`, ... as the template sees them.
+        settings: what the run changes.
+        find_tokens: the special tokens written in a text, in order.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        special_tokens: Mapping[str, str],
+        settings: RenderSettings,
+        find_tokens: Callable[[str], Sequence[str]],
+    ) -> None:
+        self.name = "the model's own"
+        self.source, self.settings = source, settings
+        self._special_tokens = dict(special_tokens)
+        self._template = compile_template(source)
+        self.thinking_texts = tuple(text for text in ("<think>", "</think>") if text in source)
+        self.control_texts: tuple[str, ...] = ()
+        self.notes: list[str] = []
+        if "strftime_now" in source:
+            self.notes.append(
+                f"the model's own template writes today's date; it is told {FIXED_DATE.isoformat()} every day, so that "
+                "training and inference see the same prompt"
+            )
+        self.end_text, self.end_opens_next_turn = self._find_end(find_tokens)
+        eos = self._special_tokens.get("eos_token", "")
+        self.stop_texts = tuple(dict.fromkeys(text for text in (self.end_text, eos) if text))
+        self._before = self._literal_before_answer()
+
+    def prompt_text(self, messages: Sequence[Message]) -> str:
+        """See `Dialect.prompt_text`. Raises: DataError when the template refuses the conversation."""
+        return self._render(messages, generation=True)
+
+    def answer_text(self, messages: Sequence[Message], answer: Message) -> AnswerText:
+        """See `Dialect.answer_text`: what the template adds to the prompt once the answer is known."""
+        prompt = self.prompt_text(messages)
+        whole = self._render([*messages, answer], generation=False)
+        if not whole.startswith(prompt):
+            return AnswerText(self._continue(prompt, answer) + self.end_text)
+        rest = whole[len(prompt) :]
+        if self.end_text and self.end_text in rest:
+            return AnswerText(rest[: rest.index(self.end_text)] + self.end_text)
+        return AnswerText(rest + self.end_text)
+
+    def parse(self, text: str) -> Message:
+        """See `Dialect.parse`."""
+        words = text.removeprefix(self._before)
+        if not self.thinking_texts:
+            return Message("assistant", words)
+        thought, words = split_reasoning(Message("assistant", words))
+        return Message("assistant", words, reasoning=thought or None)
+
+    def describe(self) -> Mapping[str, Any]:
+        """See `Dialect.describe`."""
+        return {
+            "source": "jinja",
+            "name": self.name,
+            "sha256": hashlib.sha256(self.source.encode()).hexdigest(),
+            "default_system": self.settings.default_system,
+            "enable_thinking": self.settings.enable_thinking if self.thinking_texts else None,
+            "preserve_thinking": bool(self.thinking_texts) and self.settings.preserve_thinking,
+        }
+
+    def _render(self, messages: Sequence[Message], *, generation: bool) -> str:
+        given = self.settings.default_system
+        if given and not (messages and messages[0].role == "system"):
+            messages = [Message("system", given), *messages]
+        variables: dict[str, Any] = dict(self._special_tokens)
+        if self.settings.enable_thinking is not None:
+            variables["enable_thinking"] = self.settings.enable_thinking
+        if self.settings.preserve_thinking:
+            variables["preserve_thinking"] = True
+        rows = [self._as_row(message) for message in messages]
+        try:
+            return self._template.render(
+                messages=rows, tools=None, documents=None, add_generation_prompt=generation, **variables
+            )
+        except jinja2.TemplateError as error:
+            raise DataError(
+                f"the model's own chat template refuses the conversation: {error.message}",
+                fix="change the row, or name one of Tunesmith's templates with `template:` (`tunesmith template list`)",
+            ) from error
+
+    def _find_end(self, find_tokens: Callable[[str], Sequence[str]]) -> tuple[str, bool]:
+        """(the token that ends an answer, whether it is the one that opens the next turn)."""
+        tail = self._after_answer([_QUESTION, _ANSWER])
+        written = find_tokens(tail)
+        if written:
+            return written[0], False
+        tail = self._after_answer([_QUESTION, _ANSWER, _QUESTION])
+        following = find_tokens(tail)
+        if following and tail.lstrip().startswith(following[0]):
+            return following[0], True
+        eos = self._special_tokens.get("eos_token", "")
+        if eos:
+            self.notes.append(f"the model's own template writes no end token; {eos} is trained after every answer")
+        else:
+            self.notes.append("the model's own template and tokenizer know no end token: training refuses it")
+        return eos, False
+
+    def _after_answer(self, messages: Sequence[Message]) -> str:
+        return self._render(messages, generation=False).rpartition(_ANSWER.content)[2]
+
+    def _literal_before_answer(self) -> str:
+        prompt = self._render([_QUESTION], generation=True)
+        whole = self._render([_QUESTION, _ANSWER], generation=False)
+        before = whole[len(prompt) :].partition(_ANSWER.content)[0] if whole.startswith(prompt) else ""
+        return before if before.isspace() else ""
+
+    def _continue(self, prompt: str, answer: Message) -> str:
+        """The answer where the template rewrites it in the history, as those do whose prompt opens a thought."""
+        if not prompt.rstrip("\n").endswith(PLAIN.open.strip()):
+            return answer.content
+        thought, words = split_reasoning(answer)
+        return ("" if prompt.endswith("\n") else "\n") + thought + PLAIN.close + words
+
+    def _as_row(self, message: Message) -> dict[str, Any]:
+        if message.reasoning and "reasoning_content" not in self.source:  # it would be lost without a word
+            return {"role": message.role, "content": inline_reasoning(message)}
+        row: dict[str, Any] = {"role": message.role, "content": message.content}
+        if message.reasoning is not None:
+            row["reasoning_content"] = message.reasoning
+        return row
+
+
+def own_template_ids(
+    tokenizer: Any, rows: Sequence[Mapping[str, str]], variables: Mapping[str, Any]
+) -> tuple[int, ...] | None:
+    """The generation prompt as `apply_chat_template` tokenizes it; None when the template refuses the rows."""
+    try:
+        ids = tokenizer.apply_chat_template(
+            list(rows), add_generation_prompt=True, tokenize=True, return_dict=False, **variables
+        )
+    except jinja2.TemplateError:
+        return None
+    return tuple(ids)

@@ -1,0 +1,198 @@
+"""The renderer: conversations to tokens, for training and for inference alike.
+
+The rule that everything else follows from: a prompt is tokenized as inference tokenizes it, the whole text at once,
+and the answer is what follows. So a token is trained because it was put there as part of an answer; nobody searches
+for answers afterwards. A dialogue is built turn by turn. Where the prompt of the next turn does not begin with the
+tokens so far (thoughts leave the history, a merge crosses a border), a new example begins, so that every
+trained answer is seen after exactly the tokens that inference would feed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tunesmith.errors import DataError
+from tunesmith.render.dialect import Dialect
+from tunesmith.render.encode import Encoder
+from tunesmith.render.pieces import token_texts
+from tunesmith.types import Conversation, Message, RenderedExample, Role, RowRef, Span, ToolSpec
+
+
+@dataclass(frozen=True, slots=True)
+class RenderPolicy:
+    """What is trained: `train_on_prompt` adds the prompts, `mask_history` leaves only the last answer."""
+
+    train_on_prompt: bool = False
+    mask_history: bool = False
+
+
+@dataclass(slots=True)
+class _Draft:
+    """An example being built."""
+
+    ids: list[int] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+    spans: list[Span] = field(default_factory=list)
+    num_turns: int = 0
+    num_stops: int = 0
+
+    def add(self, ids: Sequence[int], weight: float, role: Role) -> None:
+        if not ids:
+            return
+        start = len(self.ids)
+        self.ids.extend(ids)
+        self.weights.extend([weight] * len(ids))
+        self.spans.append(Span(start, len(self.ids), role, weight != 0.0))
+
+    def finish(self, ref: RowRef | None) -> RenderedExample:
+        return RenderedExample(
+            tuple(self.ids), tuple(self.weights), tuple(self.spans), self.num_turns, self.num_stops, ref
+        )
+
+
+class Renderer:
+    """Renders with one dialect and one tokenizer; made by `load_renderer`.
+
+    Attributes:
+        tokenizer: the (repaired) tokenizer.
+        template_name: the template's name, or "the model's own".
+        stop_ids: the tokens at which generation stops, the trained end first; empty when there is none.
+        stop_texts: their texts.
+        notes: what the user should know: repairs, and what the template does unexpectedly.
+    """
+
+    def __init__(self, tokenizer: Any, dialect: Dialect, encoder: Encoder, notes: Sequence[str] = ()) -> None:
+        self.tokenizer, self.dialect, self.encoder = tokenizer, dialect, encoder
+        self.template_name = dialect.name
+        self.notes = [*dialect.notes, *notes]
+        texts = [text for text in dialect.stop_texts if encoder.is_token(text)]
+        if tokenizer.eos_token and tokenizer.eos_token not in texts:
+            texts.append(tokenizer.eos_token)
+        self.end_id = encoder.token_id(dialect.end_text)
+        self.stop_texts = tuple(dict.fromkeys(texts)) if self.end_id is not None else ()
+        self.stop_ids: tuple[int, ...] = tuple(tokenizer.convert_tokens_to_ids(text) for text in self.stop_texts)
+
+    def prompt(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> tuple[int, ...]:
+        """The generation prompt: what inference is fed, ending with the header of the answer.
+
+        Raises: DataError for what no template can render (tools, a refused order of turns).
+        """
+        _refuse_tools(messages, tools)
+        return self.encoder.encode(self.dialect.prompt_text(self._guarded(messages)))
+
+    def prompt_text(self, messages: Sequence[Message]) -> str:
+        """The generation prompt as text, for people to read."""
+        _refuse_tools(messages, ())
+        return self.encoder.unguard(self.dialect.prompt_text(self._guarded(messages)))
+
+    def examples(self, conversation: Conversation, policy: RenderPolicy) -> list[RenderedExample]:
+        """The training examples of a dialogue: usually one; several when earlier turns would change their tokens.
+
+        Every trained answer is in exactly one of them. A dialogue in which nothing is to be trained (all
+        `Message.weight` are 0) gives none.
+
+        Raises: DataError when the dialogue has no answer, ends with a question, or cannot be rendered.
+        """
+        messages = self._guarded(conversation.messages)
+        _refuse_tools(messages, conversation.tools)
+        _refuse_unanswered(messages)
+        done: list[RenderedExample] = []
+        draft = _Draft()
+        for index, message in enumerate(messages):
+            if message.role != "assistant":
+                continue
+            prompt_text = self.dialect.prompt_text(messages[:index])
+            prompt = self.encoder.encode(prompt_text)
+            if prompt[: len(draft.ids)] != tuple(draft.ids):
+                if draft.num_turns:
+                    done.append(draft.finish(conversation.ref))
+                draft = _Draft()
+            asked_by = messages[index - 1].role if index else "system"
+            draft.add(prompt[len(draft.ids) :], float(policy.train_on_prompt), asked_by)
+            is_last = index == len(messages) - 1
+            weight = 1.0 if message.weight is None else message.weight
+            self._add_answer(
+                draft, prompt_text, messages[: index + 1], 0.0 if policy.mask_history and not is_last else weight
+            )
+        if draft.num_turns:
+            done.append(draft.finish(conversation.ref))
+        return done
+
+    def parse(self, text: str) -> Message:
+        """The assistant message behind generated text: literal text of the layout taken off, the thought apart."""
+        return self.dialect.parse(text)
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
+        """The text of tokens, without any cleaning-up of spaces."""
+        text = self.tokenizer.decode(
+            list(ids), skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False
+        )
+        return str(text)
+
+    def token_texts(self, ids: Sequence[int]) -> list[str]:
+        """The text of each token; joined they are `decode(ids, skip_special_tokens=False)`.
+
+        A character that spans several tokens stands at the first of them; the others are empty.
+        """
+        return token_texts(ids, lambda part: self.decode(part, skip_special_tokens=False))
+
+    def contract(self) -> dict[str, Any]:
+        """The render contract of a run, JSON-able: see `render/contract.py`."""
+        from tunesmith.render.contract import make_contract
+
+        return make_contract(self)
+
+    def describe(self) -> Mapping[str, Any]:
+        """What was chosen: template name, source, hash, default system text, thinking policy."""
+        return self.dialect.describe()
+
+    def _guarded(self, messages: Sequence[Message]) -> list[Message]:
+        guard = self.encoder.guard
+        return [
+            replace(
+                message,
+                content=guard(message.content),
+                reasoning=None if message.reasoning is None else guard(message.reasoning),
+            )
+            for message in messages
+        ]
+
+    def _add_answer(self, draft: _Draft, prompt_text: str, messages: Sequence[Message], weight: float) -> None:
+        answer = self.dialect.answer_text(messages[:-1], messages[-1])
+        context_text, context = prompt_text, tuple(draft.ids)
+        if answer.silent:
+            context = self._extend(context, prompt_text, answer.silent)
+            context_text = prompt_text + answer.silent
+            draft.add(context[len(draft.ids) :], 0.0, "assistant")
+        ids = self._extend(context, context_text, answer.taught)[len(context) :]
+        draft.add(ids, weight, "assistant")
+        if weight != 0.0 and ids:
+            draft.num_turns += 1
+            draft.num_stops += ids[-1] == self.end_id
+
+    def _extend(self, context: tuple[int, ...], context_text: str, text: str) -> tuple[int, ...]:
+        """`context` and then `text`: as one tokenization where it begins with `context`, else encoded anew."""
+        whole = self.encoder.encode(context_text + text)
+        if whole[: len(context)] == context:
+            return whole
+        return context + self.encoder.encode(text)
+
+
+def _refuse_tools(messages: Sequence[Message], tools: Sequence[ToolSpec]) -> None:
+    if tools or any(message.role == "tool" or message.tool_calls for message in messages):
+        raise DataError(
+            "the conversation uses tools (function calls, observations or a tools column)",
+            why="tool turns are not rendered yet",
+            fix="leave such rows out for now (`on_bad_row: drop` leaves them out and lists them)",
+        )
+
+
+def _refuse_unanswered(messages: Sequence[Message]) -> None:
+    if not messages or messages[-1].role != "assistant":
+        raise DataError(
+            "the conversation does not end with an answer",
+            why="what follows the last answer could not be trained",
+            fix="remove the turns after the last answer, or add one",
+        )

@@ -1,0 +1,417 @@
+"""The `train` verb from a resolved configuration to a finished run folder.
+
+Order: folder rules, precision, tokenizer and template, data (with the ledger printed), identity and resume,
+model, loop, final files. What can be refused is refused before the weights are read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from tunesmith.config import Config
+from tunesmith.config.resolve import Resolved
+from tunesmith.data.collate import collate
+from tunesmith.data.plan import PlanSpec, plan_epoch
+from tunesmith.data.prepare import prepare
+from tunesmith.data.store import ExampleStore
+from tunesmith.errors import ConfigError
+from tunesmith.model.adapters import count_parameters, prepare_trainable, restore_adapter
+from tunesmith.model.fingerprint import weights_fingerprint
+from tunesmith.model.load import load_model, load_tokenizer, model_folder
+from tunesmith.model.save import save_into, save_weights
+from tunesmith.model.scorer import Scorer, verify_scorer
+from tunesmith.model.verify import read_model_config
+from tunesmith.render import load_renderer
+from tunesmith.train import folder as run_folder
+from tunesmith.train.card import write_card
+from tunesmith.train.checkpoint import (
+    Identity,
+    check_identity,
+    checkpoints,
+    load_training_state,
+    rotate,
+    save_training_state,
+    write_checkpoint,
+)
+from tunesmith.train.diagnose import NonFinite, explain, find_suspects
+from tunesmith.train.evaluate import Evaluator
+from tunesmith.train.loop import Loop
+from tunesmith.train.optim import make_optimizer
+from tunesmith.train.plots import plot_metrics
+from tunesmith.train.runtime import Runtime, precision, seed_everything
+from tunesmith.train.schedule import make_schedule
+from tunesmith.train.settings import (
+    count_steps,
+    decide_checkpointing,
+    decide_layout,
+    loop_settings,
+    plan_spec,
+    plateau_of,
+    schedule_spec,
+)
+from tunesmith.train.sinks import Reporter, clock
+from tunesmith.train.stage import STAGES
+from tunesmith.train.state import TrainerState
+
+EXIT_STOPPED = 130
+MAY_CHANGE = (
+    "learning_rate", "num_train_epochs", "max_steps", "lr_scheduler_type", "warmup_steps", "warmup_ratio", "optim",
+    "weight_decay", "max_grad_norm", "bf16", "fp16", "pure_bf16", "lora_dropout", "micro_batch_tokens",
+)  # fmt: skip
+"""A resumed run may differ in these; it is said, and the result is then no longer that of an unbroken run."""
+
+
+def train(resolved: Resolved) -> int:
+    """Run a training. Returns the exit code: 0 finished, 130 stopped by the user with everything saved.
+
+    Raises:
+        UserError: anything that the user can put right.
+    """
+    config = resolved.config
+    if not config.do_train:
+        raise ConfigError(
+            "`do_train: false`: there is nothing to do", fix="set `do_train: true`; evaluation alone comes later"
+        )
+    runtime = Runtime(use_cpu=config.use_cpu, ddp_timeout_s=config.ddp_timeout)
+    assert config.output_dir is not None
+    reporter = Reporter(Path(config.output_dir), runtime.is_main)
+    try:
+        return Run(resolved, runtime, reporter).execute()
+    finally:
+        reporter.close()
+        runtime.close()
+
+
+class Interrupt:
+    """Ctrl-C and SIGTERM: the first asks for a checkpoint and the end, a second Ctrl-C ends at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupt:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._notice)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _notice(self, number: int, _frame: FrameType | None) -> None:
+        if self.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.requested = True
+        print("\nstopping after this step; press Ctrl-C again to stop without saving", file=sys.stderr)
+
+
+@dataclass
+class Run:
+    """One training; the steps of `execute` in order."""
+
+    resolved: Resolved
+    runtime: Runtime
+    reporter: Reporter
+
+    def execute(self) -> int:
+        """Train and leave the run folder complete."""
+        self.folder = Path(str(self.config.output_dir))
+        passed_over: list[str] = []
+        start = run_folder.find_start(self.resolved, passed_over.append)
+        dtypes = precision(self.resolved, self.runtime.device)
+        self.resolved = decide_layout(self.resolved, self.runtime.device)
+        self.tokenizer = load_tokenizer(self.config)
+        self.renderer = load_renderer(self.config, self.tokenizer, _model_type(self.config))
+        need_eval = self.config.do_eval or self.config.eval_strategy != "no"
+        self.prepared = prepare(self.config, self.renderer, self.resolved.config_dir, need_eval=need_eval)
+        self.plan = plan_spec(self.config, self.runtime.world_size)
+        self.identity = self._identify()
+        changes = check_identity(start, self.identity, {}) if start else []
+        self._open(start, [*passed_over, *changes])
+        self._announce_data()
+        self.stage = STAGES.get(self.config.stage)()
+        self._build_model(start, dtypes)
+        self._build_loop(start, dtypes[0])
+        self._write_head()
+        return self._train()
+
+    @property
+    def config(self) -> Config:
+        """The settings as they are now."""
+        return self.resolved.config
+
+    @property
+    def store(self) -> ExampleStore:
+        """The training examples."""
+        return self.prepared.train
+
+    def _open(self, start: Path | None, notes: list[str]) -> None:
+        if self.runtime.is_main:
+            if start is None and self.config.overwrite_output_dir:
+                run_folder.clear_for_new_run(self.folder, self.reporter.say)
+            run_folder.open_folder(self.folder)
+        self.runtime.wait()
+        resumed_step = TrainerState.read(start).global_step if start else None
+        self.reporter.open_files(resumed_step)
+        for note in [*self.resolved.notes, *self.renderer.notes, *notes]:
+            self.reporter.say(f"note: {note}")
+        if start:
+            self.reporter.say(f"resuming from {start} (step {resumed_step})", style="bold")
+
+    def _identify(self) -> Identity:
+        """Fingerprints of everything that the weights depend on."""
+        config, contract = self.config, self.renderer.contract()
+        template = json.dumps({k: v for k, v in contract.items() if k != "tokenizer_sha256"}, sort_keys=True)
+        must_match = {
+            **{f"data {name}": value for name, value in self.prepared.fingerprint.items()},
+            "template": f"{self.renderer.template_name}:{hashlib.sha256(template.encode()).hexdigest()}",
+            "tokenizer": contract["tokenizer_sha256"],
+            "base weights": weights_fingerprint(model_folder(config)),
+            "method": _method(config),
+            "batch layout": _layout(self.plan),
+        }
+        may_change = {key: str(getattr(config, key)) for key in MAY_CHANGE}
+        return Identity(must_match, {**may_change, "number of ranks": str(self.runtime.world_size)})
+
+    def _announce_data(self) -> None:
+        for line in self.prepared.ledger.summary_lines():
+            self.reporter.say(line)
+
+    def _build_model(self, start: Path | None, dtypes: tuple[torch.dtype, torch.dtype, torch.dtype]) -> None:
+        """Base weights, adapters, and the proof that this model can be scored over packed rows."""
+        compute, frozen, trainable = dtypes
+        config = self.config
+        seed_everything(config.seed, 0)  # new adapters start from the seed
+        if config.full_determinism:
+            torch.use_deterministic_algorithms(True)
+        self.reporter.say(f"loading {config.model_name_or_path}")
+        if config.finetuning_type == "lora":
+            # a resumed adapter has its shape from the settings and its numbers from the checkpoint
+            model = prepare_trainable(load_model(config, dtype=frozen), config, trainable)
+            if start:
+                restore_adapter(model, start)
+        else:
+            source = config if start is None else replace(config, model_name_or_path=str(start))
+            # fp32 first: trained weights must not pass through the narrower dtype of the frozen ones
+            model = prepare_trainable(load_model(source, dtype=torch.float32), config, trainable)
+            for parameter in model.parameters():
+                if not parameter.requires_grad:
+                    parameter.data = parameter.data.to(frozen)
+        row_tokens = max(self._row_tokens())
+        self.resolved = decide_checkpointing(self.resolved, model, row_tokens, self.runtime.device)
+        if self.config.gradient_checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        num_trainable, num_all = count_parameters(model)
+        share = 100 * num_trainable / num_all
+        self.reporter.say(f"trainable params: {num_trainable:,} || all params: {num_all:,} || trainable%: {share:.4f}")
+        self.model = model.to(self.runtime.device)
+        self.scorer = Scorer(self.model, compute, self.runtime.device.type)
+        self._prove_scores(compute)
+
+    def _row_tokens(self) -> list[int]:
+        """Tokens of every micro-batch of the first epoch."""
+        lengths = self.store.lengths
+        steps = plan_epoch(lengths.tolist(), self.plan, 0)
+        return [int(lengths[list(m)].sum()) for step in steps for rank in step.micro_batches for m in rank if m]
+
+    def _prove_scores(self, compute: torch.dtype) -> None:
+        """Two short examples, packed and alone, against the model's own logits."""
+        shortest = [int(i) for i in self.store.lengths.argsort(kind="stable")[:2]]
+        if len(shortest) < 2:
+            shortest *= 2
+        # bf16 has 8 bits: sums in another order move a log-probability by some hundredths; fp32 is exact to 1e-4
+        tolerance = 1e-3 if compute == torch.float32 else 0.35
+        device = self.runtime.device
+        alone = [collate(self.store, [index]).to(device) for index in shortest]
+        verify_scorer(self.scorer, collate(self.store, shortest).to(device), alone, tolerance)
+
+    def _build_loop(self, start: Path | None, compute: torch.dtype) -> None:
+        config, lengths = self.config, self.store.lengths.tolist()
+        total_steps, num_epochs = count_steps(lengths, self.plan, config)
+        self.optimizer = make_optimizer(self.model, config)
+        self.state = TrainerState()
+        if start:
+            self.state = load_training_state(start, self.model, self.optimizer)
+            self.state.finished = False
+        self.state.max_steps, self.state.num_train_epochs = total_steps, num_epochs
+        plateau = plateau_of(config)
+        if plateau is not None:
+            vars(plateau).update(self.state.plateau)
+        largest = max(*self._row_tokens(), *(int(s.lengths.max()) for s in self.prepared.evals.values()), 1)
+        eval_tokens = min(config.per_device_eval_batch_size * config.cutoff_len, largest)
+        evaluator = Evaluator(self.runtime, self.stage, self.prepared.evals, eval_tokens, config.compute_accuracy)
+        settings = loop_settings(config, total_steps, bool(self.prepared.evals))
+        scaled = torch.amp.GradScaler(self.runtime.device.type) if compute == torch.float16 else None
+        self.loop = Loop(
+            self.runtime,
+            self.runtime.wrap(self.scorer),
+            self.stage,
+            self.store,
+            self.plan,
+            self.optimizer,
+            make_schedule(schedule_spec(config, total_steps)),
+            plateau,
+            settings,
+            self.state,
+            self.reporter,
+            self if config.save_strategy != "no" else None,
+            Interrupt(),
+            evaluator if self.prepared.evals else None,
+            scaled,
+        )
+        rows = f"{self.plan.rows_per_step} {'packs' if self.plan.packing else 'rows'} per step"
+        self.reporter.say(
+            f"{len(self.store):,} examples, {rows}, {total_steps:,} steps in {num_epochs} epoch(s); rows of up to "
+            f"{self.plan.micro_batch_tokens:,} tokens; {str(compute).removeprefix('torch.')} on {self.runtime.device}"
+        )
+
+    def _write_head(self) -> None:
+        """The files that describe the run, before its first step."""
+        if self.runtime.is_main:
+            run_folder.write_run_file(self.folder, self.resolved)
+            run_folder.write_json(self.folder / run_folder.CONTRACT_FILE, self.renderer.contract())
+            self.prepared.ledger.write(self.folder)
+
+    def _train(self) -> int:
+        if self.config.eval_on_start and self.loop.evaluator and self.state.global_step == 0:
+            metrics = self.loop.evaluator.evaluate(self.loop.scorer)
+            self.reporter.say("before training: " + _line(metrics))
+        try:
+            assert isinstance(self.loop.interrupt, Interrupt)
+            with self.loop.interrupt:
+                finished = self.loop.run()
+        except NonFinite as failure:
+            suspects = find_suspects(self.scorer, self.store, failure.members, self.runtime.device)
+            if not suspects.parameters and self.loop.saver and self.state.global_step > 0:
+                self.save(self.state)
+            raise explain(failure, suspects, self.store, _precision_key(self.config)) from failure
+        if not finished:
+            self.reporter.say(
+                f"stopped at step {self.state.global_step}; the same command goes on from there", style="bold"
+            )
+            return EXIT_STOPPED
+        self._finish()
+        return 0
+
+    def save(self, state: TrainerState) -> None:
+        """Write a checkpoint of the state, then remove the oldest beyond `save_total_limit`."""
+        if self.runtime.is_main:
+            earlier = [p for p in checkpoints(self.folder) if p.name != f"checkpoint-{state.global_step}"]
+            write_checkpoint(self.folder, state.global_step, self._fill_checkpoint, earlier[-1] if earlier else None)
+            rotate(self.folder, self.config.save_total_limit, state.best_model_checkpoint)
+        self.runtime.wait()
+
+    def _fill_checkpoint(self, part: Path) -> None:
+        save_weights(self.model, part)
+        self.tokenizer.save_pretrained(str(part))
+        self.state.write(part)
+        run_folder.write_json(part / run_folder.CONTRACT_FILE, self.renderer.contract())
+        if not self.config.save_only_model:
+            save_training_state(part, self.model, self.optimizer, self.state, self.identity)
+
+    def _finish(self) -> None:
+        """Final evaluation, weights, results, plots and card."""
+        metrics: Mapping[str, float] = {}
+        if self.config.load_best_model_at_end and self.state.best_model_checkpoint:
+            self._load_best()
+        if self.loop.evaluator and self.config.do_eval:
+            metrics = self.loop.evaluator.evaluate(self.loop.scorer)
+            self.reporter.say("evaluation: " + _line(metrics))
+        if not self.runtime.is_main:
+            return
+        self.renderer.tokenizer.padding_side = "left"  # what generation in batches needs
+        save_into(self.folder, lambda part: save_weights(self.model, part), self.tokenizer.save_pretrained)
+        self.state.write(self.folder)
+        results = self._results()
+        run_folder.write_json(self.folder / "train_results.json", results)
+        if metrics:
+            run_folder.write_json(self.folder / "eval_results.json", {"epoch": self.state.epoch, **metrics})
+        run_folder.write_json(self.folder / "all_results.json", {**results, **metrics})
+        write_card(self.folder, self.config, {**results, **metrics}, self.prepared.ledger.summary_lines())
+        if self.config.plot_loss:
+            keys = ["loss", *sorted({k for r in self.state.log_history for k in r if k.startswith("eval_")} - _NO_PLOT)]
+            plot_metrics(self.state.log_history, self.folder, keys)
+        self._say_what_next(results)
+
+    def _load_best(self) -> None:
+        best = self.folder / str(self.state.best_model_checkpoint)
+        self.reporter.say(f"loading the best checkpoint, {best.name} (best metric {self.state.best_metric:.4f})")
+        if self.config.finetuning_type == "lora":
+            restore_adapter(self.model, best)
+        else:
+            stored = load_model(replace(self.config, model_name_or_path=str(best)), dtype=torch.float32)
+            self.model.load_state_dict(stored.state_dict())
+
+    def _results(self) -> dict[str, Any]:
+        state = self.state
+        seconds = max(state.train_runtime_s, 1e-9)
+        rows = min(self.plan.rows_per_step * state.global_step, math.ceil(len(self.store) * state.epoch))
+        results = {
+            "epoch": state.epoch,
+            "train_loss": state.loss_total / max(state.global_step, 1),
+            "train_runtime": round(seconds, 4),
+            "train_samples_per_second": round(rows / seconds, 3),
+            "train_steps_per_second": round(state.global_step / seconds, 3),
+            "effective_tokens_per_sec": round(state.num_input_tokens_seen / seconds, 2),
+        }
+        if self.config.include_num_input_tokens_seen:
+            results["num_input_tokens_seen"] = state.num_input_tokens_seen
+        return results
+
+    def _say_what_next(self, results: Mapping[str, Any]) -> None:
+        file = self.resolved.config_file
+        shown = file if file else self.folder / run_folder.RUN_FILE
+        self.reporter.say(
+            f"finished in {clock(results['train_runtime'])}: training loss {results['train_loss']:.4f}, "
+            f"{results['effective_tokens_per_sec']:,.0f} tokens/s",
+            style="bold",
+        )
+        self.reporter.say(f"everything lies in {self.folder}")
+        self.reporter.say(f"talk to it:  tunesmith chat {shown}")
+        if self.config.finetuning_type == "lora":
+            self.reporter.say(f"merge it:    tunesmith export {shown} export_dir={self.folder}-merged")
+
+
+_NO_PLOT = {"eval_runtime", "eval_samples_per_second"}
+
+
+def _line(metrics: Mapping[str, float]) -> str:
+    return "  ".join(f"{key} {value:.4g}" for key, value in metrics.items())
+
+
+def _model_type(config: Config) -> str | None:
+    return read_model_config(model_folder(config)).get("model_type")
+
+
+def _precision_key(config: Config) -> str | None:
+    return next((key for key in ("fp16", "bf16", "pure_bf16") if getattr(config, key)), None)
+
+
+def _layout(plan: PlanSpec) -> str:
+    """What of the plan decides which examples are in which step."""
+    kind = f"packs of {plan.pack_tokens} tokens" if plan.packing else "rows"
+    order = f"shuffled with seed {plan.seed}" if plan.shuffle else "in file order"
+    return f"{plan.rows_per_step} {kind} per step, {order}"
+
+
+def _method(config: Config) -> str:
+    """What is trained, in words that a refusal can show."""
+    if config.finetuning_type == "lora":
+        names = ", ".join((*config.lora_target, *config.additional_target))
+        over = "".join(f" over {Path(adapter).name}" for adapter in config.adapter_name_or_path)
+        return f"lora of rank {config.lora_rank}, alpha {config.lora_alpha} on {names}{over}"
+    if config.finetuning_type == "freeze":
+        modules = ", ".join((*config.freeze_trainable_modules, *config.freeze_extra_modules))
+        return f"freeze, {config.freeze_trainable_layers} layers, {modules}"
+    return config.finetuning_type

@@ -1,0 +1,144 @@
+"""From the configuration to the loop's settings: batch layout, number of steps, what happens when."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from tunesmith.config import Config
+from tunesmith.config.resolve import Resolved
+from tunesmith.data.plan import PlanSpec, plan_epoch
+from tunesmith.train.loop import LoopSettings
+from tunesmith.train.runtime import available_memory_bytes
+from tunesmith.train.schedule import Plateau, ScheduleSpec, warmup_steps_of
+
+ENOUGH_TOKENS = {"cpu": 2048, "cuda": 16384}
+"""Micro-batches beyond this bring no more speed: the matrices are large enough to keep the cores busy."""
+MEMORY_SHARE = 0.5
+
+
+def decide_layout(resolved: Resolved, device: torch.device) -> Resolved:
+    """Settle `micro_batch_tokens` when it is left open.
+
+    Never more than `per_device_train_batch_size` rows of `cutoff_len`, which is the memory that was asked for.
+    """
+    config = resolved.config
+    if config.micro_batch_tokens is not None:
+        return resolved
+    asked = config.per_device_train_batch_size * config.cutoff_len
+    enough = max(ENOUGH_TOKENS.get(device.type, 8192), config.cutoff_len)
+    why = (
+        f"per_device_train_batch_size x cutoff_len = {asked}"
+        if asked <= enough
+        else f"more than {enough} tokens in a row are no faster on {device.type}"
+    )
+    return resolved.replace("micro_batch_tokens", min(asked, enough), why)
+
+
+def plan_spec(config: Config, world_size: int) -> PlanSpec:
+    """The batch layout: rows (or packs) per optimizer step over all ranks, and how they are cut."""
+    assert config.micro_batch_tokens is not None
+    return PlanSpec(
+        rows_per_step=config.per_device_train_batch_size * config.gradient_accumulation_steps * world_size,
+        micro_batch_tokens=config.micro_batch_tokens,
+        world_size=world_size,
+        packing=bool(config.packing),
+        pack_tokens=config.cutoff_len if config.packing else 0,
+        shuffle=not config.disable_shuffling,
+        seed=config.seed if config.data_seed is None else config.data_seed,
+    )
+
+
+def count_steps(lengths: Sequence[int], spec: PlanSpec, config: Config) -> tuple[int, int]:
+    """(total optimizer steps, number of epochs begun), by `max_steps` or `num_train_epochs`."""
+    if not spec.packing:
+        per_epoch = math.ceil(len(lengths) / spec.rows_per_step)
+        total = config.max_steps if config.max_steps > 0 else math.ceil(config.num_train_epochs * per_epoch)
+        return total, math.ceil(total / per_epoch)
+    total = epoch = 0
+    while config.max_steps > 0 or epoch < config.num_train_epochs:
+        num_steps = len(plan_epoch(lengths, spec, epoch))  # packs differ from epoch to epoch
+        share = min(config.num_train_epochs - epoch, 1.0) if config.max_steps <= 0 else 1.0
+        total, epoch = total + math.ceil(num_steps * share), epoch + 1
+        if 0 < config.max_steps <= total:
+            return config.max_steps, epoch
+    return total, epoch
+
+
+def loop_settings(config: Config, total_steps: int, has_eval: bool) -> LoopSettings:
+    """When to log, evaluate, save and stop."""
+    strategies = {"log": config.logging_strategy, "save": config.save_strategy, "eval": config.eval_strategy}
+    metric = config.metric_for_best_model or "loss"
+    return LoopSettings(
+        total_steps=total_steps,
+        learning_rate=config.learning_rate,
+        max_grad_norm=config.max_grad_norm,
+        seed=config.seed,
+        logging_steps=_every(config.logging_strategy, config.logging_steps, total_steps),
+        eval_steps=_every(config.eval_strategy, config.eval_steps, total_steps) if has_eval else None,
+        save_steps=_every(config.save_strategy, config.save_steps, total_steps),
+        per_epoch=frozenset(what for what, strategy in strategies.items() if strategy == "epoch"),
+        log_first_step=config.logging_first_step,
+        metric=metric if metric.startswith("eval_") else f"eval_{metric}",
+        greater_is_better=bool(config.greater_is_better),
+        keep_best=has_eval and config.save_strategy != "no" and (config.save_best or config.load_best_model_at_end),
+        patience=config.early_stopping_steps,
+        eval_delay=config.eval_delay,
+    )
+
+
+def _every(strategy: str, steps: float | None, total_steps: int) -> int | None:
+    """A number of steps; below 1 it is a fraction of the run."""
+    if strategy != "steps" or not steps:
+        return None
+    return max(1, math.ceil(steps * total_steps)) if steps < 1 else int(steps)
+
+
+def schedule_spec(config: Config, total_steps: int) -> ScheduleSpec:
+    """The learning-rate schedule of the run."""
+    warmup = warmup_steps_of(total_steps, config.warmup_steps, config.warmup_ratio)
+    options = dict(config.lr_scheduler_kwargs or {})
+    return ScheduleSpec(config.lr_scheduler_type, total_steps, warmup, config.learning_rate, options)
+
+
+def plateau_of(config: Config) -> Plateau | None:
+    """The state of `reduce_lr_on_plateau`, None for the other schedules."""
+    if config.lr_scheduler_type != "reduce_lr_on_plateau":
+        return None
+    mode = "max" if config.greater_is_better else "min"
+    return Plateau(**{"mode": mode, **(config.lr_scheduler_kwargs or {})})
+
+
+def decide_checkpointing(resolved: Resolved, model: nn.Module, row_tokens: int, device: torch.device) -> Resolved:
+    """Settle gradient checkpointing: on only where the activations would fill half of the free memory.
+
+    Recomputing costs a quarter to a third of the speed, so it is not the default where memory suffices.
+    """
+    config = resolved.config
+    if config.disable_gradient_checkpointing:
+        return resolved.replace("gradient_checkpointing", False, "disable_gradient_checkpointing is true")
+    if config.gradient_checkpointing is not None:
+        return resolved
+    needed, free = activation_bytes(model, row_tokens), available_memory_bytes(device)
+    if free is None:
+        return resolved.replace("gradient_checkpointing", True, "the free memory is not known on this device")
+    tight = needed > MEMORY_SHARE * free
+    why = f"activations of {row_tokens} tokens take about {needed / 1e9:.1f} GB of {free / 1e9:.1f} GB free"
+    return resolved.replace("gradient_checkpointing", tight, why)
+
+
+def activation_bytes(model: nn.Module, num_tokens: int) -> int:
+    """Rough size of what a forward pass keeps for the backward pass: 24 hidden and 8 MLP vectors per layer.
+
+    Calibrated on Llama-like models with LoRA on all linear layers in bf16 (two bytes) on a CPU.
+    """
+    config = getattr(model, "config", None)
+    text = config.get_text_config() if config is not None and hasattr(config, "get_text_config") else config
+    hidden = getattr(text, "hidden_size", 0)
+    intermediate = getattr(text, "intermediate_size", 4 * hidden)
+    layers = getattr(text, "num_hidden_layers", 0)
+    width = 4 if next(model.parameters()).dtype == torch.float32 else 2
+    return int(layers * num_tokens * (24 * hidden + 8 * intermediate) * width)

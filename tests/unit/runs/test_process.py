@@ -1,0 +1,114 @@
+"""Processes are started from lists, keep their arguments whole, and torchrun is given what the environment says."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tunesmith.errors import ConfigError
+from tunesmith.runs import process
+from tunesmith.runs.machine import memory_bytes, num_visible_gpus, processor
+
+CPUINFO = "processor\t: 0\nmodel name\t: Some CPU\nflags\t\t: fpu avx2 avx512f avx512_bf16\n\nprocessor\t: 1\n"
+
+
+def test_a_module_runs_in_a_fresh_interpreter_with_its_arguments_whole(tmp_path: Path) -> None:
+    (tmp_path / "echo_args.py").write_text("import sys; print(sys.argv[1:])", encoding="utf-8")
+    result = process.run_module("echo_args", ["a b", "c'd", "$HOME"], env={"PYTHONPATH": str(tmp_path)}, timeout_s=60)
+    assert result.returncode == 0
+    assert result.stdout.strip() == str(["a b", "c'd", "$HOME"])
+
+
+def test_a_file_of_the_user_does_not_shadow_a_module(tmp_path: Path) -> None:
+    import sys
+
+    if sys.version_info < (3, 11):
+        pytest.skip("PYTHONSAFEPATH is read from Python 3.11 on")
+    (tmp_path / "platform.py").write_text("print('shadowed')", encoding="utf-8")
+    result = process.run_module("tunesmith", ["version"], cwd=tmp_path, timeout_s=60)
+    assert "shadowed" not in result.stdout
+    assert result.stdout.startswith("tunesmith ")
+
+
+def test_a_child_that_takes_too_long_is_ended() -> None:
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.run_module("timeit", ["-n", "1", "-r", "1", "import time; time.sleep(30)"], timeout_s=0.5)
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, False),
+        ({"FORCE_TORCHRUN": "1"}, True),
+        ({"FORCE_TORCHRUN": "true"}, True),
+        ({"FORCE_TORCHRUN": "0"}, False),
+        ({"FORCE_TORCHRUN": "1", "RANK": "0", "WORLD_SIZE": "2"}, False),
+    ],
+)
+def test_torchrun_is_started_when_asked_for_and_never_inside_itself(environ: dict[str, str], expected: bool) -> None:
+    assert process.wants_torchrun({"CUDA_VISIBLE_DEVICES": "", **environ}) is expected
+
+
+def test_several_gpus_start_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "num_visible_gpus", lambda environ: 4)
+    assert process.wants_torchrun({})
+    command = process.torchrun_command(["a b.yaml"], {})
+    assert command[command.index("--nproc-per-node") + 1] == "4"
+    assert command[-4:] == ["-m", "tunesmith", "train", "a b.yaml"]
+
+
+def test_the_fixed_form_takes_its_numbers_from_the_environment() -> None:
+    environ = {
+        "NNODES": "2",
+        "NODE_RANK": "1",
+        "NPROC_PER_NODE": "8",
+        "MASTER_ADDR": "node0",
+        "MASTER_PORT": "29500",
+    }
+    words = " ".join(process.torchrun_command(["x.yaml"], environ))
+    for part in (
+        "--nnodes 2",
+        "--node-rank 1",
+        "--nproc-per-node 8",
+        "--master-addr node0",
+        "--master-port 29500",
+    ):
+        assert part in words
+
+
+def test_the_elastic_form_is_used_with_a_rendezvous_id() -> None:
+    environ = {"RDZV_ID": "job", "MIN_NNODES": "1", "MAX_NNODES": "3", "MAX_RESTARTS": "2", "MASTER_PORT": "29500"}
+    words = " ".join(process.torchrun_command(["x.yaml"], environ))
+    assert "--nnodes 1:3" in words
+    assert "--rdzv-id job" in words
+    assert "--rdzv-endpoint 127.0.0.1:29500" in words
+    assert "--max-restarts 2" in words
+    assert "--master-addr" not in words
+
+
+def test_a_number_that_is_none_and_a_missing_port_are_user_errors() -> None:
+    with pytest.raises(ConfigError, match="NPROC_PER_NODE"):
+        process.torchrun_command([], {"NPROC_PER_NODE": "two"})
+    with pytest.raises(ConfigError, match="MASTER_PORT"):
+        process.torchrun_command([], {"NNODES": "2"})
+
+
+def test_the_processor_is_read_from_the_kernel(tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text(CPUINFO, encoding="utf-8")
+    cpu = processor(tmp_path / "cpuinfo")
+    assert (cpu.name, cpu.flags, cpu.has_fast_bf16) == ("Some CPU", ("avx512_bf16", "avx2", "avx512f"), True)
+    (tmp_path / "cpuinfo").write_text(CPUINFO.replace("avx512_bf16", ""), encoding="utf-8")
+    assert not processor(tmp_path / "cpuinfo").has_fast_bf16
+    assert memory_bytes(tmp_path / "no_such_file") == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"), [(None, 3), ("", 0), ("-1", 0), ("1", 1), ("0,2", 2), ("0,-1,2", 1), ("0,1,2,3,4", 3)]
+)
+def test_gpus_are_counted_without_torch(visible: str | None, expected: int, tmp_path: Path) -> None:
+    for name in ("nvidia0", "nvidia1", "nvidia2", "nvidiactl", "nvidia-uvm"):
+        (tmp_path / name).touch()
+    environ = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    assert num_visible_gpus(environ, tmp_path) == expected
