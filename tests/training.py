@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.tiny import tiny_model
 
-WORDS = "who are you what can this small assistant do for me today tell your name please yes no maybe".split()
+WORDS = "who are you what can this small assistant do for me today tell your name please yes no maybe".split()  # noqa: SIM905
 
 
 def rows(num_rows: int, seed: int = 0, longest: int = 40) -> list[dict[str, str]]:

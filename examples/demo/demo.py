@@ -55,7 +55,7 @@ cutoff_len: 1024
 ### output
 output_dir: {run}
 overwrite_output_dir: true
-logging_steps: 1
+logging_steps: 7
 save_strategy: epoch
 save_total_limit: 1
 plot_loss: true
@@ -205,9 +205,6 @@ def _is_good(answer: Answer, name: str) -> bool:
 
 def _where_things_are(options: argparse.Namespace, config_file: Path, merged: Path) -> None:
     run = options.out / "run"
-    proof = json.loads((merged / "proof.json").read_text(encoding="utf-8"))
-    facts = [f"{key}: {value}" for key, value in proof.items() if isinstance(value, int | float | str | bool)]
-    console.print(escape("proof of the export  导出验证: " + "; ".join(facts[:6])))
     rows = (
         ("settings  配置", config_file, "the YAML file: change it and train again"),
         ("adapter  适配器", run, "plain PEFT files, with log, row ledger and settings beside them"),

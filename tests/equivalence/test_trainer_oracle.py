@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
+from tests.training import arguments, history, largest_difference, run_training, write_project
 from torch.utils.data import SequentialSampler
 from transformers import AutoModelForCausalLM, DataCollatorWithFlattening, Trainer, TrainingArguments
 
-from tests.training import arguments, history, largest_difference, run_training, write_project
 from tunesmith.config.resolve import resolve
 from tunesmith.data.prepare import prepare
 from tunesmith.model.adapters import prepare_trainable

@@ -16,7 +16,8 @@ from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 
 from tunesmith.render.load import make_renderer
 from tunesmith.render.probes import Probe, probe_conversations
-from tunesmith.types import Message
+from tunesmith.render.renderer import RenderPolicy
+from tunesmith.types import Conversation, Message
 
 MAKERS = {"system": SystemMessage, "user": UserMessage, "assistant": AssistantMessage}
 
@@ -51,6 +52,17 @@ def test_a_prompt_has_the_tokens_of_mistrals_own_library(tmp_path: Path) -> None
     assert other_tokens == RUNS_OF_SPACES
     assert other_text == OTHER_TEXT
     assert num_equal == 84
+
+
+def test_an_answer_has_the_tokens_that_follow_the_prompt_in_mistrals_own_library(tmp_path: Path) -> None:
+    """Encoded by itself, an answer would begin with one more space."""
+    own = MistralTokenizer.from_file(str(vocabularies.mistral_model_file()))
+    renderer = make_renderer(vocabularies.mistral(tmp_path), "mistral")
+    words = ("Who are you?", "I am an assistant.", "你是谁？", "我是一个助手。")
+    talk = tuple(Message("assistant" if index % 2 else "user", text) for index, text in enumerate(words))
+    [example] = renderer.examples(Conversation(talk), RenderPolicy())
+    follow_up = Probe("", (*talk, Message("user", "?"), Message("assistant", "-")))
+    assert _own(own, follow_up)[: len(example.input_ids)] == example.input_ids
 
 
 def test_the_system_text_stands_before_the_last_question(tmp_path: Path) -> None:

@@ -16,9 +16,11 @@ import vocabularies
 
 from tunesmith.render.compare import compare_with_own
 from tunesmith.render.dialect import RenderSettings
+from tunesmith.render.jinja import own_template_ids
 from tunesmith.render.load import make_renderer
-from tunesmith.render.probes import Probe, probe_conversations
-from tunesmith.render.renderer import Renderer
+from tunesmith.render.probes import Probe, as_rows, probe_conversations
+from tunesmith.render.renderer import Renderer, RenderPolicy
+from tunesmith.types import Conversation
 
 PROBES = tuple(probe_conversations())
 
@@ -101,6 +103,34 @@ def test_a_prompt_has_the_tokens_of_the_familys_own_template(case: Case) -> None
     refuses_system = {probe.name for probe in PROBES if probe.messages[0].role == "system"}
     assert set(verdicts["refused"]) == (refuses_system if case.jinja == "gemma" else set())
     assert len(verdicts["equal"]) >= 50
+
+
+# An answer that begins with newlines: the text as a whole merges them with the newline that ends the prompt. Inference
+# has the prompt first; so has training.
+_MERGED = {"leading newline", "many newlines", "tabs and spaces", "emoji and whitespace"}
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if not case.differs], ids=lambda case: case.jinja)
+def test_a_trained_dialogue_has_the_tokens_of_the_familys_own_template(case: Case) -> None:
+    """The whole dialogue with its answers, not only prompts, where it is one example."""
+    tokenizer = case.vocabulary()
+    tokenizer.chat_template = vocabularies.own_jinja(case.jinja)
+    renderer = make_renderer(tokenizer, case.template, case.settings)
+    differing, num_equal = set(), 0
+    for probe in PROBES:
+        rows = as_rows(probe.messages, thoughts_apart=bool(renderer.dialect.thinking_texts))
+        theirs = own_template_ids(tokenizer, rows, {**case.variables, "add_generation_prompt": False})
+        typed = any(renderer.encoder.guard(message.content) != message.content for message in probe.messages)
+        if theirs is None or typed:
+            continue
+        ours = renderer.examples(Conversation(probe.messages), RenderPolicy())[-1].input_ids
+        if theirs[: len(ours)] == ours:
+            num_equal += 1
+        else:
+            differing.add(probe.name.partition(",")[0])
+    left_out = {"a thought", "thought in the second answer"} if case.settings.enable_thinking is False else set()
+    assert differing <= _MERGED | left_out
+    assert num_equal >= 50
 
 
 def test_every_family_with_an_own_template_at_hand_was_visited() -> None:

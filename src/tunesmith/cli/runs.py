@@ -120,7 +120,9 @@ def _next_commands(info: RunInfo) -> list[str]:
     if info.status == "finished":
         merged = shlex.quote(str(info.path / "merged"))
         return [f"tunesmith chat {file}", f"tunesmith export {file} export_dir={merged}"]
-    return [f"tunesmith train {file}      # continues from the newest complete checkpoint"]
+    # A file that asks for a fresh start would throw away what there is to continue.
+    change = " overwrite_output_dir=false" if info.settings.get("overwrite_output_dir") else ""
+    return [f"tunesmith train {file}{change}      # continues from the newest complete checkpoint"]
 
 
 def _steps(info: RunInfo) -> str:

@@ -93,8 +93,10 @@ def _find(name: str, setting: Setting, notes: list[str]) -> FieldSpec | None:
     if spec:
         return spec
     if name in aliases():
-        notes.append(f"{setting.where}: {name} is an older spelling of {aliases()[name]}; it was read as that")
-        return specs()[aliases()[name]]
+        found = specs()[aliases()[name]]
+        if name not in found.short:
+            notes.append(f"{setting.where}: {name} is an older spelling of {found.name}; it was read as that")
+        return found
     if os.environ.get("ALLOW_EXTRA_ARGS", "").lower() in ("1", "true", "y"):
         notes.append(f"{setting.where}: {name} is not a key; it was ignored because ALLOW_EXTRA_ARGS is set")
         return None

@@ -50,7 +50,8 @@ class FieldSpec:
         later_choices: single choices that do not exist yet, each with what to do instead.
         off: values that switch a `later` option off and are therefore accepted.
         noop: accepted with any valid value, without effect; why.
-        aliases: older spellings of the key. older_values: older spellings of values.
+        aliases: other spellings of the key; those in `short` are as good as the key itself, the others are older
+            ones and are noted. older_values: older spellings of values.
         methods, stages: the finetuning types and stages that read the key (none named: all).
         verbs: the verbs that read the key (none named: those of the group, and there: all).
         secret: never shown or written.
@@ -69,6 +70,7 @@ class FieldSpec:
     off: tuple[Any, ...] = ()
     noop: str = ""
     aliases: tuple[str, ...] = ()
+    short: tuple[str, ...] = ()
     older_values: Mapping[str, str] = dataclasses.field(default_factory=dict)
     methods: tuple[str, ...] = ()
     stages: tuple[str, ...] = ()

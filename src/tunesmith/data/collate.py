@@ -47,8 +47,14 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
-        tensors = (self.input_ids_BT, self.targets_BT, self.weights_BT, self.positions_BT, self.segments_BT)
-        return Batch(*(t.to(device, non_blocking=True) for t in tensors), self.document_bounds)
+        return Batch(
+            self.input_ids_BT.to(device, non_blocking=True),
+            self.targets_BT.to(device, non_blocking=True),
+            self.weights_BT.to(device, non_blocking=True),
+            self.positions_BT.to(device, non_blocking=True),
+            self.segments_BT.to(device, non_blocking=True),
+            self.document_bounds,
+        )
 
 
 def collate(examples: Examples, indices: Sequence[int]) -> Batch:

@@ -193,7 +193,8 @@ def lay_out(dataset: Dataset, first: Sequence[dict[str, Any]], notes: list[str])
 
 
 def recognise(name: str, first: Sequence[dict[str, Any]]) -> DatasetEntry:
-    """The entry whose format and columns these rows have. Raises: DataError when none fits."""
+    """The entry whose format and columns these rows have. Raises: DataError when none fits, or another stage does."""
+    _refuse_other_stages(name, first)
     for format_name in FORMATS:
         entry = FORMATS.get(format_name).recognise(name, first)
         if entry is not None:
@@ -209,6 +210,21 @@ def recognise(name: str, first: Sequence[dict[str, Any]]) -> DatasetEntry:
         f"the format of '{name}' is not recognised: its columns are {counted(counts)}",
         where=name,
         fix='register it in dataset_info.json with "formatting" and "columns"',
+    )
+
+
+def _refuse_other_stages(name: str, first: Sequence[dict[str, Any]]) -> None:
+    """Raises: DataError when rows that are not registered hold preference pairs or verdicts."""
+    counts = column_counts(first)
+    has_verdicts = any(isinstance(row.get("label"), bool) for row in first)
+    if not has_verdicts and not (counts["chosen"] and counts["rejected"]):
+        return
+    kind = "answers with a thumb up or down ('label')" if has_verdicts else "pairs ('chosen' and 'rejected')"
+    stages = "kto" if has_verdicts else "dpo or rm"
+    raise DataError(
+        f"the rows of '{name}' hold {kind}, which `stage: sft` would train on without looking at the verdict",
+        where=name,
+        fix=f"they fit stage {stages}; to train on all answers alike, register the file with its columns",
     )
 
 

@@ -47,11 +47,15 @@ class Placeholders:
         for key, value in self._values.items():
             if self.num_unset[key]:
                 notes.append(
-                    f"{self.num_unset[key]} rows hold {{{{{key}}}}} and `{key}` is not set, so the model will learn "
-                    f"the placeholder itself; set `{key}: ...` in the configuration or replace it in the rows"
+                    f"{{{{{key}}}}} stands in {_rows(self.num_unset[key])} and `{key}` is not set, so the model will "
+                    f"learn the placeholder itself; set `{key}: ...` in the configuration or replace it in the rows"
                 )
             elif self.num_filled[key]:
-                notes.append(f"{{{{{key}}}}} is '{value}' in {self.num_filled[key]} rows")
+                notes.append(f"{{{{{key}}}}} is '{value}' in {_rows(self.num_filled[key])}")
             elif value is not None:
                 notes.append(f"`{key}: {value}` is set, but no row holds {{{{{key}}}}}")
         return notes
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"

@@ -38,7 +38,7 @@ class PlanSpec:
     seed: int = 42
 
     def __post_init__(self) -> None:
-        assert self.rows_per_step >= 1 and self.micro_batch_tokens >= 1 and self.world_size >= 1
+        assert min(self.rows_per_step, self.micro_batch_tokens, self.world_size) >= 1
         assert not self.packing or self.pack_tokens >= 1
 
 

@@ -7,7 +7,7 @@ refused here, before any model is loaded, when it would train on nothing or teac
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -117,7 +117,7 @@ def _take_evals(intake: Intake, datasets: Sequence[Dataset], train: RowSet, *, m
     """The evaluation sets by key, and a note when their rows are trained on too."""
     row_sets: dict[str, RowSet] = {}
     for dataset in datasets:
-        key = "" if merged else Path(dataset.name).stem
+        key = "" if merged else _free_key(Path(dataset.name).stem, row_sets)
         intake.take(dataset, row_sets.setdefault(key, RowSet()), "eval")
     num_rows = sum(len(rows.digests) for rows in row_sets.values())
     contents = train.contents()
@@ -129,6 +129,12 @@ def _take_evals(intake: Intake, datasets: Sequence[Dataset], train: RowSet, *, m
             "the evaluation will look better than it is"
         )
     return {key: rows.build() for key, rows in row_sets.items()}
+
+
+def _free_key(name: str, taken: Collection[str]) -> str:
+    """`name`, or `name_2` and so on where two files have the same name."""
+    candidates = (name, *(f"{name}_{number}" for number in range(2, len(taken) + 2)))
+    return next(key for key in candidates if key not in taken)
 
 
 def _hold_out(rows: BuiltRows, val_size: float, seed: int, ledger: Ledger) -> tuple[BuiltRows, BuiltRows | None]:

@@ -110,8 +110,8 @@ def _write(config: Config, located: Located, renderer: Renderer, template: ChatT
 def _merged(config: Config, located: Located) -> Any:
     """The merged model in the dtype of the export.
 
-    One adapter is added in that dtype, which rounds each weight once. Several are added in float32 first, so that
-    the rounding is not repeated.
+    Each weight is rounded once: one adapter is added to weights in that dtype (the sum itself is taken in float32).
+    Several adapters, or a base in another dtype, are brought together in float32 first.
     """
     import torch
 
@@ -120,7 +120,8 @@ def _merged(config: Config, located: Located) -> Any:
 
     dtype = DTYPES[config.infer_dtype]
     uses_gpu = config.export_device == "auto" and torch.cuda.is_available()
-    while_merging = torch.float32 if len(located.adapters) > 1 else dtype
+    is_one_rounding = len(located.adapters) <= 1 and _base_dtype(config) == dtype
+    while_merging = dtype if is_one_rounding else torch.float32
     model = load_model(config, dtype=while_merging, device="cuda" if uses_gpu else "cpu", for_training=False)
     return merge_adapters(model, located.adapters).to(dtype)
 
@@ -148,6 +149,12 @@ def _export_dtype(config: Config) -> str:
     from tunesmith.model.load import inference_dtype
 
     return str(inference_dtype(config)).removeprefix("torch.")
+
+
+def _base_dtype(config: Config) -> Any:
+    from tunesmith.model.load import inference_dtype
+
+    return inference_dtype(replace(config, infer_dtype="auto"))
 
 
 def _say(line: str) -> None:

@@ -14,14 +14,16 @@ import os
 import sys
 import tempfile
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tunesmith import __version__
 from tunesmith.config import Config
+from tunesmith.config.schema import specs
 from tunesmith.errors import ExportError, UserError
 from tunesmith.export.destination import BYTES_OF_DTYPE, PROOF_FILE
+from tunesmith.export.logits import Difference, answer_and_score, compare, misplaced_weights
 from tunesmith.infer.locate import Located
 from tunesmith.render import Renderer
 from tunesmith.types import Message
@@ -38,17 +40,15 @@ PROMPTS = (
 )
 MAX_NEW_TOKENS = 16
 
-# Largest logit difference that is rounding, as a share of the largest logit. Both sides compute in float32, so what
-# remains is how the merged weights are stored: each is off by up to half a unit in the last place (2^-24, 2^-12 and
-# 2^-9 of its size), and the errors add up like a random walk over the layers. Measured on a 135M model of 30
-# layers: see docs/export.md. A layer whose update is lost shows above this as soon as the update matters.
-TOLERANCE = {"float32": 1e-4, "float16": 5e-3, "bfloat16": 2.5e-2}
-# When the memory does not allow float32, activations are rounded as well, in two different orders of summation.
-TOLERANCE_ROUNDED_COMPUTE = {"float32": 1e-4, "float16": 3e-2, "bfloat16": 1.5e-1}
+# Largest logit difference that is rounding, as a share of the largest logit. Three comparisons, the first two sharp:
+# 1. Merging. Adapter-on-base against the merged model, both in float32: only the order of sums differs. Measured 5e-6
+#    on a 135M model of 30 layers, so 1e-4 leaves room for deeper ones; a matrix merged wrongly is far above it.
+# 2. Writing. Every tensor in the files is the merged one, rounded to the export's dtype (`misplaced_weights`).
+# 3. Reading. Adapter-on-base against the folder. What rounding the weights does to logits adds up over the layers:
+#    in bfloat16 (8 significant bits) 0.8 to 5 % were measured, so this bound only stops what is grossly wrong.
+TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1.5e-1}
 # Below this share of the largest logit, base and tuned model differ by no more than float32 noise: no effect.
 NOISE = 1e-6
-# Greedy choices may differ only where the two best tokens are nearly level; more than this is another model.
-MIN_GREEDY_AGREEMENT = 0.9
 
 
 def make_task(
@@ -58,7 +58,7 @@ def make_task(
     from tunesmith.render.contract import tokenizer_hash
 
     return {
-        "config": dict(config.__dict__),
+        "config": {key: None if specs()[key].secret else value for key, value in config.__dict__.items()},
         "adapters": list(located.adapters),
         "prompts": [{"text": text, "ids": renderer.prompt([Message("user", text)])} for text in PROMPTS],
         "stop_ids": renderer.stop_ids,
@@ -132,72 +132,93 @@ def _check_tokens(task: dict[str, Any], folder: Path, problems: list[str]) -> di
 
 def _check_weights(task: dict[str, Any], folder: Path, problems: list[str]) -> dict[str, Any]:
     """The folder's model against adapter-on-base, and that against the base alone."""
-    import torch
-
-    from tunesmith.export.logits import answer_and_score, compare, misplaced_weights
-    from tunesmith.model.load import load_for_inference
-    from tunesmith.model.merge import merge_attached
-    from tunesmith.model.plain import load_plain_model, load_plain_tokenizer
-    from tunesmith.model.verify import weight_files
-
-    config = Config(
-        **{key: tuple(value) if isinstance(value, list) else value for key, value in task["config"].items()}
-    )
+    given = task["config"].items()
+    config = Config(**{key: tuple(value) if isinstance(value, list) else value for key, value in given})
     stored = config.infer_dtype
     compute = "float32" if _fits_float32(folder, stored) else stored
-    device = "cuda" if config.export_device == "auto" and torch.cuda.is_available() else "cpu"
-    config = replace(config, infer_dtype=compute)
-    prompts = [tuple(prompt["ids"]) for prompt in task["prompts"]]
-
-    tuned = load_for_inference(config, task["adapters"], device)
-    tokenizer = load_plain_tokenizer(folder)
-    reference = answer_and_score(tuned, tokenizer, prompts, tuple(task["stop_ids"]), MAX_NEW_TOKENS)
-    num_tensors, wrong = misplaced_weights(merge_attached(tuned), weight_files(folder), stored)
-    if wrong:
-        problems.append(
-            f"{len(wrong)} of {num_tensors} written tensors are not the merged ones, the first is {wrong[0]}"
-        )
-    del tuned
-    gc.collect()
-    written = load_plain_model(folder, getattr(torch, compute), device)
-    difference = compare(reference, written)
-    _check_form(written, folder, stored, task["is_tied"], problems)
-    del written
-    gc.collect()
-    effect = compare(reference, load_for_inference(config, (), device)) if task["adapters"] else None
-
-    tolerances = TOLERANCE if compute == "float32" else TOLERANCE_ROUNDED_COMPUTE
-    tolerance = tolerances[stored] * difference.largest_logit
-    problems += _verdicts(difference, effect, tolerance, stored)
+    measured = _measure(replace(config, infer_dtype=compute), task, folder, stored)
+    difference, effect = measured.difference, measured.effect
+    merge_tolerance, tolerance = (TOLERANCE[dtype] * difference.largest_logit for dtype in (compute, stored))
+    if not measured.merging.largest <= merge_tolerance:
+        found = f"{measured.merging.largest:.4g}, more than {compute} explains ({merge_tolerance:.4g})"
+        problems.append(f"merging changed the logits by up to {found}")
+    problems += [*measured.form_problems, *_verdicts(difference, effect, tolerance, stored)]
     return {
         "dtype": stored,
         "compute_dtype": compute,
         "largest_logit_difference": difference.largest,
         "tolerance": tolerance,
+        "merge_logit_difference": measured.merging.largest,
+        "merge_tolerance": merge_tolerance,
         "rms_logit_difference": difference.rms,
         "largest_logit": difference.largest_logit,
         "greedy_agreement": difference.num_agreeing / difference.num_answer_tokens,
         "num_answer_tokens": difference.num_answer_tokens,
         "adapter_effect": effect and {"largest": effect.largest, "rms": effect.rms},
-        "num_tensors_compared": num_tensors,
+        "num_tensors_compared": measured.num_tensors,
         "tied_embeddings": task["is_tied"],
         "answers": [
-            {"prompt": prompt["text"], "answer": tokenizer.decode(scored.answer_ids, skip_special_tokens=True)}
-            for prompt, scored in zip(task["prompts"], reference, strict=True)
+            {"prompt": prompt["text"], "answer": answer}
+            for prompt, answer in zip(task["prompts"], measured.answers, strict=True)
         ],
     }
 
 
-def _verdicts(difference: Any, effect: Any, tolerance: float, stored: str) -> list[str]:
+@dataclass(frozen=True)
+class _Measured:
+    """What the models of a proof have shown, each against adapter-on-base.
+
+    Attributes:
+        merging: the merged model before it is written. difference: the folder. effect: the base alone.
+        num_tensors: tensors of the files that were compared with the merged ones.
+    """
+
+    merging: Difference
+    difference: Difference
+    effect: Difference | None
+    num_tensors: int
+    answers: list[str]
+    form_problems: list[str]
+
+
+def _measure(config: Config, task: dict[str, Any], folder: Path, stored: str) -> _Measured:
+    """Load tuned, written and base model one after the other, so that only one is in memory, and compare them."""
+    import torch
+
+    from tunesmith.model.load import load_for_inference
+    from tunesmith.model.merge import merge_attached
+    from tunesmith.model.plain import load_plain_model, load_plain_tokenizer
+    from tunesmith.model.verify import weight_files
+
+    device = "cuda" if config.export_device == "auto" and torch.cuda.is_available() else "cpu"
+    tokenizer = load_plain_tokenizer(folder)
+    prompts = [tuple(prompt["ids"]) for prompt in task["prompts"]]
+    tuned = load_for_inference(config, task["adapters"], device)
+    reference = answer_and_score(tuned, tokenizer, prompts, tuple(task["stop_ids"]), MAX_NEW_TOKENS)
+    merged = merge_attached(tuned)
+    merging = compare(reference, merged)
+    num_tensors, wrong = misplaced_weights(merged, weight_files(folder), stored)
+    del tuned, merged
+    gc.collect()
+    written = load_plain_model(folder, getattr(torch, config.infer_dtype), device)
+    difference = compare(reference, written)
+    problems = _form_problems(written, folder, stored, task["is_tied"])
+    if wrong:
+        problems.append(f"{len(wrong)} of {num_tensors} written tensors are not the merged ones: {wrong[0]}")
+    del written
+    gc.collect()
+    effect = compare(reference, load_for_inference(config, (), device)) if task["adapters"] else None
+    answers = [tokenizer.decode(scored.answer_ids, skip_special_tokens=True) for scored in reference]
+    return _Measured(merging, difference, effect, num_tensors, answers, problems)
+
+
+def _verdicts(difference: Difference, effect: Difference | None, tolerance: float, stored: str) -> list[str]:
     """One sentence for each measurement that does not hold."""
     problems = []
-    agreement = difference.num_agreeing / difference.num_answer_tokens
     if not difference.largest <= tolerance:
         problems.append(
             f"logits differ by up to {difference.largest:.4g}, rounding to {stored} explains {tolerance:.4g}"
         )
-    if agreement < MIN_GREEDY_AGREEMENT:
-        problems.append(f"only {agreement:.1%} of the greedy tokens agree")
     if effect is None:
         return problems
     if effect.largest <= NOISE * difference.largest_logit:
@@ -211,10 +232,11 @@ def _verdicts(difference: Any, effect: Any, tolerance: float, stored: str) -> li
     return problems
 
 
-def _check_form(model: Any, folder: Path, dtype: str, is_tied: bool, problems: list[str]) -> None:
-    """Ties and dtype of what was written."""
+def _form_problems(model: Any, folder: Path, dtype: str, is_tied: bool) -> list[str]:
+    """What is wrong with the ties and the dtype of what was written."""
     from tunesmith.model.verify import verify_safetensors, weight_files
 
+    problems = []
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     if head is not None and (embedding.weight is head.weight) != is_tied:
         problems.append(f"input and output embedding should {'' if is_tied else 'not '}share one tensor")
@@ -223,6 +245,7 @@ def _check_form(model: Any, folder: Path, dtype: str, is_tied: bool, problems: l
     wanted = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}[dtype]
     if counts.most_common(1)[0][0] != wanted:
         problems.append(f"weights are stored as {dict(counts)}, {wanted} was asked for")
+    return problems
 
 
 def _fits_float32(folder: Path, dtype: str) -> bool:

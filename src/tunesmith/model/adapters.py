@@ -97,16 +97,17 @@ def _with_lora(model: Any, config: Config) -> Any:
         modules_to_save=list(config.additional_target) or None,
         base_model_name_or_path=config.model_name_or_path,
     )
-    return get_peft_model(model, lora)
+    with quiet_transformers():
+        return get_peft_model(model, lora)
 
 
-def lora_targets(model: nn.Module, wanted: Sequence[str]) -> list[str]:
+def lora_targets(model: Any, wanted: Sequence[str]) -> list[str]:
     """Names of the linear layers to adapt; `all` means every one except the output head.
 
     Raises:
         ConfigError: a name fits no module of the model.
     """
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    head = model.get_output_embeddings()
     linear = {
         name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head
     }

@@ -18,7 +18,7 @@ from tunesmith.config import Config
 from tunesmith.errors import ModelError
 from tunesmith.model.attention import DOCUMENT_ATTENTION, register_document_attention
 from tunesmith.model.quiet import quiet_transformers
-from tunesmith.model.verify import verify_model_folder
+from tunesmith.model.verify import verify_model_folder, verify_tokenizer_folder
 
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -68,7 +68,7 @@ def load_tokenizer(config: Config) -> Any:
         ModelError: the folder or the tokenizer's files are missing or damaged.
     """
     folder = model_folder(config)
-    verify_model_folder(folder)
+    verify_tokenizer_folder(folder)
     try:
         with quiet_transformers():
             return AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=False)
@@ -99,7 +99,7 @@ def load_model(
     attention = DOCUMENT_ATTENTION if for_training else ("eager" if config.flash_attn == "disabled" else "sdpa")
     try:
         with quiet_transformers():
-            model, report = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=dtype,
                 attn_implementation=attention,
@@ -113,6 +113,7 @@ def load_model(
             why=f"{type(err).__name__}: {_first_line(err)}",
             fix=_load_fix(err),
         ) from err
+    model, report = loaded
     _refuse_partial(folder, model, report)
     return model.to(device).eval()
 
@@ -136,7 +137,7 @@ def _refuse_partial(folder: Path, model: Any, report: dict[str, Any]) -> None:
     if missing or mismatched:
         names = ", ".join(str(name) for name in (missing + mismatched)[:4])
         raise ModelError(
-            f"{folder} lacks {len(missing) + len(mismatched)} tensors of {type(model).__name__}, or has them in other shapes",
+            f"{folder} does not hold {len(missing) + len(mismatched)} tensors of {type(model).__name__} as they must be",
             where=names,
             why="they would be filled with random numbers",
             fix="check that config.json and the weights belong to the same model",

@@ -6,6 +6,7 @@ adapter changes only one of them, that would change both: such a pair is given a
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,21 @@ def merge_attached(adapted: Any) -> Any:
     if not hasattr(adapted, "merge_and_unload"):
         return adapted
     untie_where_adapted(adapted)
-    return adapted.merge_and_unload(safe_merge=True)
+    for layer in adapted.modules():
+        if isinstance(layer, BaseTunerLayer):
+            _merge_rounding_once(layer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # each layer says that it is merged already; that is meant
+        return adapted.merge_and_unload()
+
+
+def _merge_rounding_once(layer: Any) -> None:
+    """Add the update of one layer in float32; in a 16-bit weight PEFT would round the update before adding it."""
+    weight = layer.get_base_layer().weight
+    dtype = weight.dtype
+    weight.data = weight.data.float()
+    layer.merge(safe_merge=True)
+    weight.data = weight.data.to(dtype)
 
 
 def untie_where_adapted(adapted: Any) -> None:

@@ -29,9 +29,9 @@ class Scorer(nn.Module):
         device_type: "cpu", "cuda", ...; where autocast applies.
     """
 
-    def __init__(self, model: nn.Module, compute_dtype: torch.dtype, device_type: str) -> None:
+    def __init__(self, model: Any, compute_dtype: torch.dtype, device_type: str) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
         self.compute_dtype = compute_dtype
         self.device_type = device_type
         base = model.get_base_model() if hasattr(model, "peft_config") else model

@@ -29,16 +29,21 @@ def verify_model_folder(folder: str | Path) -> list[Path]:
         ModelError: the folder, its config.json or a shard is missing, a pointer, or too short.
     """
     path = Path(folder)
-    if not path.is_dir():
-        raise _missing_folder(path)
+    verify_tokenizer_folder(path)
     read_model_config(path)
-    for name in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json"):
-        if (path / name).is_file():
-            _refuse_pointer(path / name)
     shards = weight_files(path)
     for shard in shards:
         verify_safetensors(shard)
     return shards
+
+
+def verify_tokenizer_folder(path: Path) -> None:
+    """The part of the check that a tokenizer needs: the folder is there, and its files are no pointers."""
+    if not path.is_dir():
+        raise _missing_folder(path)
+    for name in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json"):
+        if (path / name).is_file():
+            _refuse_pointer(path / name)
 
 
 def read_model_config(folder: Path) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 from tunesmith.types import Message
 
+THOUGHTS_LEFT_OUT = "enable_thinking is false: thoughts in the rows are left out, and answers begin without one"
+
 
 @dataclass(frozen=True, slots=True)
 class AnswerText:

@@ -20,7 +20,7 @@ import jinja2.parser
 import jinja2.sandbox
 
 from tunesmith.errors import DataError, TemplateError
-from tunesmith.render.dialect import AnswerText, RenderSettings
+from tunesmith.render.dialect import THOUGHTS_LEFT_OUT, AnswerText, RenderSettings
 from tunesmith.render.reasoning import PLAIN, inline_reasoning, split_reasoning
 from tunesmith.types import Message
 
@@ -96,6 +96,8 @@ class JinjaDialect:
                 f"the model's own template writes today's date; it is told {FIXED_DATE.isoformat()} every day, so that "
                 "training and inference see the same prompt"
             )
+        if self.thinking_texts and settings.enable_thinking is False:
+            self.notes.append(THOUGHTS_LEFT_OUT)
         self.end_text, self.end_opens_next_turn = self._find_end(find_tokens)
         eos = self._special_tokens.get("eos_token", "")
         self.stop_texts = tuple(dict.fromkeys(text for text in (self.end_text, eos) if text))
@@ -200,11 +202,13 @@ class JinjaDialect:
 def own_template_ids(
     tokenizer: Any, rows: Sequence[Mapping[str, str]], variables: Mapping[str, Any]
 ) -> tuple[int, ...] | None:
-    """The generation prompt as `apply_chat_template` tokenizes it; None when the template refuses the rows."""
+    """The generation prompt as `apply_chat_template` tokenizes it; None when the template refuses the rows.
+
+    `variables` go to the template; `add_generation_prompt` among them leaves the header out when False.
+    """
+    given = {"add_generation_prompt": True, **variables}
     try:
-        ids = tokenizer.apply_chat_template(
-            list(rows), add_generation_prompt=True, tokenize=True, return_dict=False, **variables
-        )
+        ids = tokenizer.apply_chat_template(list(rows), tokenize=True, return_dict=False, **given)
     except jinja2.TemplateError:
         return None
     return tuple(ids)

@@ -9,7 +9,7 @@ trained answer is seen after exactly the tokens that inference would feed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -143,10 +143,6 @@ class Renderer:
         from tunesmith.render.contract import make_contract
 
         return make_contract(self)
-
-    def describe(self) -> Mapping[str, Any]:
-        """What was chosen: template name, source, hash, default system text, thinking policy."""
-        return self.dialect.describe()
 
     def _guarded(self, messages: Sequence[Message]) -> list[Message]:
         guard = self.encoder.guard

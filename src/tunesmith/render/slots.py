@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tunesmith.errors import DataError
-from tunesmith.render.dialect import AnswerText, RenderSettings
+from tunesmith.render.dialect import THOUGHTS_LEFT_OUT, AnswerText, RenderSettings
 from tunesmith.render.reasoning import inline_reasoning, split_reasoning
 from tunesmith.render.template import Template
 from tunesmith.types import Message
@@ -93,7 +93,7 @@ class SlotDialect:
         if "{bos}" in template.prefix + template.user and not self._bos:
             notes.append("the tokenizer has no begin token, so none is written")
         if thinking and self.settings.enable_thinking is False:
-            notes.append("enable_thinking is false: thoughts in the rows are left out, and answers begin without one")
+            notes.append(THOUGHTS_LEFT_OUT)
         if thinking and not self.settings.preserve_thinking:
             notes.append(
                 f"template '{template.name}' takes thoughts out of the history, so a dialogue of several turns becomes "

@@ -13,8 +13,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tunesmith.errors import ConfigError
 from tunesmith.runs.machine import num_visible_gpus
@@ -34,16 +36,20 @@ def run_module(
     """Run `python -m module args` in a fresh interpreter and wait for it.
 
     Args:
-        capture: keep stdout and stderr as text in the result; False leaves them on this process's own.
+        capture: keep stdout and stderr as text in the result; False leaves them on this process's own, and lets the
+            child save and leave when it is interrupted.
         env: variables added to this process's environment.
         timeout_s: seconds after which the child is killed; None waits without limit.
 
     Raises: subprocess.TimeoutExpired.
     """
     command = [sys.executable, "-m", module, *args]
-    return subprocess.run(
-        command, timeout=timeout_s, capture_output=capture, text=True, cwd=cwd, env=_child_env(env), check=False
-    )
+    if capture:
+        return subprocess.run(
+            command, timeout=timeout_s, capture_output=True, text=True, cwd=cwd, env=_child_env(env), check=False
+        )
+    with subprocess.Popen(command, cwd=cwd, env=_child_env(env)) as process:
+        return subprocess.CompletedProcess(command, _wait_and_pass_signals(process, timeout_s))
 
 
 def wants_torchrun(environ: Mapping[str, str]) -> bool:
@@ -88,14 +94,17 @@ def launch_torchrun(args: Sequence[str]) -> int:
         return _wait_and_pass_signals(process)
 
 
-def _wait_and_pass_signals(process: subprocess.Popen[bytes]) -> int:
+def _wait_and_pass_signals(process: subprocess.Popen[bytes], timeout_s: float | None = None) -> int:
     """Wait for the child; a SIGTERM sent to this process alone is handed on, an interrupt is left to the group."""
-    previous = {
-        signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: process.terminate()),
-    }
+    previous: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # Python sets handlers nowhere else
+        previous[signal.SIGINT] = signal.signal(signal.SIGINT, lambda *_: None)
+        previous[signal.SIGTERM] = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     try:
-        code = process.wait()
+        code = process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -103,8 +112,7 @@ def _wait_and_pass_signals(process: subprocess.Popen[bytes]) -> int:
 
 
 def _child_env(extra: Mapping[str, str] | None) -> dict[str, str]:
-    inherited = {key: value for key, value in os.environ.items() if key != "FORCE_TORCHRUN"}
-    return {**inherited, "PYTHONSAFEPATH": "1", **(extra or {})}
+    return {**os.environ, "PYTHONSAFEPATH": "1", **(extra or {})}
 
 
 def _free_port(num_nodes: int) -> int:

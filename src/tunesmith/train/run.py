@@ -29,6 +29,7 @@ from tunesmith.errors import ConfigError
 from tunesmith.model.adapters import count_parameters, prepare_trainable, restore_adapter
 from tunesmith.model.fingerprint import weights_fingerprint
 from tunesmith.model.load import load_model, load_tokenizer, model_folder
+from tunesmith.model.quiet import quiet_transformers
 from tunesmith.model.save import save_into, save_weights
 from tunesmith.model.scorer import Scorer, verify_scorer
 from tunesmith.model.verify import read_model_config
@@ -211,7 +212,8 @@ class Run:
         row_tokens = max(self._row_tokens())
         self.resolved = decide_checkpointing(self.resolved, model, row_tokens, self.runtime.device)
         if self.config.gradient_checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            with quiet_transformers():
+                model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         num_trainable, num_all = count_parameters(model)
         share = 100 * num_trainable / num_all
         self.reporter.say(f"trainable params: {num_trainable:,} || all params: {num_all:,} || trainable%: {share:.4f}")

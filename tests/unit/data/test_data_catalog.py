@@ -170,3 +170,19 @@ def test_rows_of_no_known_format_are_refused_with_their_columns(workspace: Works
     with pytest.raises(DataError) as caught:
         workspace.prepare("a.jsonl")
     assert "'frage' (1x), 'antwort' (1x)" in caught.value.what
+
+
+@pytest.mark.parametrize(
+    ("row", "stages"),
+    [
+        ({"instruction": "q", "output": "", "chosen": "a", "rejected": "b"}, "dpo or rm"),
+        ({"instruction": "q", "output": "a", "label": False}, "kto"),
+    ],
+)
+def test_pairs_and_verdicts_named_by_their_path_are_not_taken_for_answers(
+    workspace: Workspace, row: dict[str, Any], stages: str
+) -> None:
+    workspace.write("a.jsonl", [row] * 3)
+    with pytest.raises(DataError) as caught:
+        workspace.prepare("a.jsonl")
+    assert f"stage {stages}" in caught.value.fix

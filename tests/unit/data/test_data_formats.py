@@ -120,6 +120,17 @@ class TestAlpaca:
             check(entry(columns={"prompt": "instruction", "response": "ouput"}), [qa("q", "a")])
         assert "Did you mean 'output'?" in caught.value.fix
 
+    def test_an_optional_column_that_no_row_has_is_mentioned(self) -> None:
+        notes = check(entry(columns=ALPACA_ALL), [qa("q", "a")] * 2)
+        assert [note.split(": ", 1)[1] for note in notes] == [
+            "none of the first 2 rows has the column 'history' (columns.history)",
+            "none of the first 2 rows has the column 'system' (columns.system)",
+        ]
+
+    def test_a_misspelled_optional_column_is_an_error(self) -> None:
+        with pytest.raises(DataError, match=r"columns\.query is 'inptu'"):
+            check(entry(columns={"prompt": "instruction", "query": "inptu", "response": "output"}), [qa("q", "a")])
+
     def test_plain_documents_are_sent_to_the_stage_that_fits(self) -> None:
         with pytest.raises(DataError) as caught:
             check(entry(columns={"prompt": "text"}), [{"text": "t"}])

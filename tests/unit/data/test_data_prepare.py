@@ -293,13 +293,13 @@ class TestPolicies:
         workspace.write("rows.jsonl", [qa("who?", "I am {{name}} by {{ author }}."), qa("q", "a")])
         prepared = workspace.prepare("rows.jsonl", identity_name="Amy", identity_author="Bo")
         assert text_of(prepared, 0) == "who?|I am Amy by Bo.|"
-        assert "{{name}} is 'Amy' in 1 rows" in prepared.notes
+        assert "{{name}} is 'Amy' in 1 row" in prepared.notes
 
     def test_unset_placeholders_are_counted_and_mentioned(self, workspace: Workspace) -> None:
         workspace.write("rows.jsonl", [qa("who?", f"I am {{{{name}}}} {index}.") for index in range(3)])
         prepared = workspace.prepare("rows.jsonl")
         assert "{{name}}" in text_of(prepared, 0)
-        assert any(note.startswith("3 rows hold {{name}} and `name` is not set") for note in prepared.notes)
+        assert any(note.startswith("{{name}} stands in 3 rows and `name` is not set") for note in prepared.notes)
 
     def test_a_name_that_no_row_asks_for_is_mentioned(self, workspace: Workspace) -> None:
         workspace.write("rows.jsonl", many(2))
@@ -416,6 +416,14 @@ class TestEvaluation:
         apart = workspace.prepare("train.jsonl", eval_dataset=evals, eval_on_each_dataset=True)
         assert {key: len(store) for key, store in apart.evals.items()} == {"one": 4, "two": 4}
         assert [counts.use for counts in apart.ledger.files] == ["train", "eval", "eval"]
+
+    def test_two_evaluation_files_of_the_same_name_stay_apart(self, workspace: Workspace) -> None:
+        workspace.write("train.jsonl", many(4))
+        workspace.write("a/test.jsonl", many(2, lambda index: qa(f"a{index}", "a")))
+        workspace.write("b/test.jsonl", many(3, lambda index: qa(f"b{index}", "a")))
+        evals = ("a/test.jsonl", "b/test.jsonl")
+        prepared = workspace.prepare("train.jsonl", eval_dataset=evals, eval_on_each_dataset=True)
+        assert {key: len(store) for key, store in prepared.evals.items()} == {"test": 2, "test_2": 3}
 
     def test_rows_in_both_are_counted_and_mentioned(self, workspace: Workspace) -> None:
         workspace.write("train.jsonl", many(20))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,12 @@ from data_workspace import Workspace, qa
 from tests.tiny import tiny_tokenizer
 
 from tunesmith.config import Config
-from tunesmith.data.inspect import preview, text_lines
+from tunesmith.data.inspect import Preview, PreviewedRow, Token, preview, text_lines
 from tunesmith.data.prepare import prepare
 from tunesmith.data.preview_html import html_page
 from tunesmith.errors import DataError
 from tunesmith.render import Renderer, load_renderer
-from tunesmith.types import Message
+from tunesmith.types import Message, RowRef
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -77,6 +78,27 @@ def test_a_long_answer_is_cut_and_counted(workspace: Workspace, renderer: Render
     assert prepared.ledger.files[0].num_cut == 1
 
 
+class _TokenReader(HTMLParser):
+    """The texts of the <i> elements of a page, as a browser reads them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+        self.inside = False
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.inside = tag == "i"
+        if self.inside:
+            self.texts.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = False
+
+    def handle_data(self, data: str) -> None:
+        if self.inside:
+            self.texts[-1] += data
+
+
 class TestPreview:
     ROWS = (
         qa("q1", "<b>answer & one</b>"),
@@ -111,16 +133,25 @@ class TestPreview:
         shown = self.shown(workspace, renderer, start=3, limit=5)
         assert [(row.number, row.ref.line) for row in shown.rows] == [(3, 3)]
 
-    def test_the_page_is_escaped_and_self_contained(self, workspace: Workspace, renderer: Renderer) -> None:
+    def test_the_page_is_self_contained_and_marks_every_token(self, workspace: Workspace, renderer: Renderer) -> None:
         shown = self.shown(workspace, renderer)
-        page = html_page(shown, "<rows>")
-        assert "<b>answer" not in page
-        assert "&lt;rows&gt;" in page
+        page = html_page(shown, "rows")
         assert "http" not in page
         assert "<script" not in page
         assert "prefers-color-scheme: dark" in page
-        num_tokens = sum(len(example) for row in shown.rows for example in row.examples)
-        num_trained = sum(token.weight != 0 for row in shown.rows for example in row.examples for token in example)
-        assert page.count('title="#') == num_tokens
-        assert page.count('<i class="t') == num_trained
+        tokens = [token for row in shown.rows for example in row.examples for token in example]
+        assert page.count('title="#') == len(tokens)
+        assert page.count('<i class="t') == sum(token.weight != 0 for token in tokens)
         assert "data/rows.jsonl:2: `output` is empty" in page
+
+    def test_text_of_the_data_is_escaped_in_the_page(self) -> None:
+        texts = ["<b>", "&lt;", "\"'>", "</i><script>"]
+        tokens = tuple(Token(number, text, 1.0) for number, text in enumerate(texts))
+        problem = PreviewedRow(2, RowRef("d", "<f>", 2, 1), (), problem="<p>")
+        shown = Preview([PreviewedRow(1, RowRef("d", "<f>", 1, 0), (tokens,)), problem], ["<note>"], "<template>")
+        page = html_page(shown, "<title>")
+        reader = _TokenReader()
+        reader.feed(page)
+        assert reader.texts == texts
+        for text in ("<f>", "<p></p>", "<note>", "<template>", "<title>:", "<script"):
+            assert text not in page

@@ -92,7 +92,11 @@ def test_text_has_one_row_per_line(tmp_path: Path) -> None:
     ]
 
 
-def test_a_folder_is_read_in_the_order_of_names_without_hidden_files(tmp_path: Path) -> None:
+def test_a_folder_is_read_in_the_order_of_names_without_hidden_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    iterdir = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda self: reversed(sorted(iterdir(self))))
     for name in ("b.jsonl", "a.json", ".hidden.json", "dataset_info.json"):
         (tmp_path / name).write_text("{}", encoding="utf-8")
     (tmp_path / "sub").mkdir()

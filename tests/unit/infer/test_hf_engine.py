@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-
 from tests.tiny import tiny_model
+
 from tunesmith.errors import ModelError
 from tunesmith.infer.engine import SamplingParams
 from tunesmith.infer.hf import HFEngine

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-
 from tests.tiny import tiny_tokenizer
+
 from tunesmith.infer.stream import IncrementalDetokenizer
 
 TEXTS = [

@@ -77,7 +77,14 @@ def test_filters_equal_those_of_transformers() -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("temperature", -0.1), ("top_p", 0.0), ("top_p", 1.1), ("top_k", -1), ("repetition_penalty", 0.0), ("max_new_tokens", -1)],
+    [
+        ("temperature", -0.1),
+        ("top_p", 0.0),
+        ("top_p", 1.1),
+        ("top_k", -1),
+        ("repetition_penalty", 0.0),
+        ("max_new_tokens", -1),
+    ],
 )
 def test_a_setting_out_of_bounds_is_named(key: str, value: float) -> None:
     with pytest.raises(ConfigError, match=key):

@@ -83,6 +83,11 @@ def test_a_thought_in_the_text_is_the_same_as_a_thought_apart() -> None:
 def test_leaving_thoughts_out_is_said() -> None:
     assert any("left out" in note for note in renderer(False).notes)
     assert not any("left out" in note for note in renderer(True).notes)
+    tokenizer = vocabularies.byte_level("chatml")
+    tokenizer.chat_template = vocabularies.own_jinja("qwen3")
+    own = make_renderer(tokenizer, None, RenderSettings(enable_thinking=False))
+    assert any("left out" in note for note in own.notes)
+    assert split(own, WITH) == split(renderer(False), WITH)
 
 
 def test_a_template_without_thoughts_writes_them_in_front_of_the_answer() -> None:

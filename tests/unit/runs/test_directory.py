@@ -112,6 +112,14 @@ def test_show_says_what_was_set_what_became_of_the_rows_and_what_to_do(
     assert f"tunesmith train {path / 'run.yaml'}" in out
 
 
+def test_continuing_does_not_throw_away_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = make_run(tmp_path / "a", age_s=3600)
+    with (path / "run.yaml").open("a", encoding="utf-8") as settings:
+        settings.write("overwrite_output_dir: true\n")
+    run(["show", str(path)])
+    assert f"tunesmith train {path / 'run.yaml'} overwrite_output_dir=false" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("words", [["show"], ["show", "no_such"], ["no_such"], ["list", "a", "b"], ["--all"]])
 def test_a_folder_that_is_no_run_is_a_user_error(words: list[str], tmp_path: Path) -> None:
     with pytest.raises(UserError):

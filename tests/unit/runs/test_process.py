@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -22,8 +26,6 @@ def test_a_module_runs_in_a_fresh_interpreter_with_its_arguments_whole(tmp_path:
 
 
 def test_a_file_of_the_user_does_not_shadow_a_module(tmp_path: Path) -> None:
-    import sys
-
     if sys.version_info < (3, 11):
         pytest.skip("PYTHONSAFEPATH is read from Python 3.11 on")
     (tmp_path / "platform.py").write_text("print('shadowed')", encoding="utf-8")
@@ -35,6 +37,48 @@ def test_a_file_of_the_user_does_not_shadow_a_module(tmp_path: Path) -> None:
 def test_a_child_that_takes_too_long_is_ended() -> None:
     with pytest.raises(subprocess.TimeoutExpired):
         process.run_module("timeit", ["-n", "1", "-r", "1", "import time; time.sleep(30)"], timeout_s=0.5)
+
+
+POLITE_CHILD = """
+import pathlib, signal, sys, time
+place = pathlib.Path(sys.argv[1])
+def leave(*_):
+    time.sleep(1.0)  # longer than the quarter of a second that subprocess.run would give it
+    (place / "saved").touch()
+    sys.exit(0)
+signal.signal(signal.SIGTERM, leave)
+signal.signal(signal.SIGINT, leave)
+(place / "ready").touch()
+time.sleep(60)
+"""
+PARENT = """
+import sys
+from tunesmith.runs.process import run_module
+sys.exit(run_module("polite_child", sys.argv[1:], capture=False).returncode)
+"""
+
+
+@pytest.mark.parametrize("group", [True, False], ids=["ctrl-c reaches the group", "sigterm reaches the parent alone"])
+def test_an_interrupted_child_is_given_the_time_to_save(group: bool, tmp_path: Path) -> None:
+    (tmp_path / "polite_child.py").write_text(POLITE_CHILD, encoding="utf-8")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)], env=env, start_new_session=True)
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "ready").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    if group:
+        os.killpg(parent.pid, signal.SIGINT)
+    else:
+        parent.terminate()
+    assert parent.wait(timeout=30) == 0
+    assert (tmp_path / "saved").exists()
+
+
+def test_a_child_on_our_own_output_is_ended_after_its_time() -> None:
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.run_module(
+            "timeit", ["-n", "1", "-r", "1", "import time; time.sleep(30)"], timeout_s=0.5, capture=False
+        )
 
 
 @pytest.mark.parametrize(

@@ -223,10 +223,12 @@ class DataOptions:
         en="Text that replaces {{name}} in the rows.",
         zh="替换数据中 {{name}} 的名字。",
         aliases=("name",),
+        short=("name",),
     )
     identity_author: str | None = option(
         None,
         en="Text that replaces {{author}} in the rows.",
         zh="替换数据中 {{author}} 的作者名。",
         aliases=("author",),
+        short=("author",),
     )

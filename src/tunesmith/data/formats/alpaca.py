@@ -66,8 +66,8 @@ def check(entry: DatasetEntry, rows: Sequence[Fields]) -> list[str]:
             fix='they fit `stage: pt`; for questions and answers add "response": "COLUMN" to "columns"',
         )
     require_column(entry, "response", rows)
-    check_given_columns(entry, rows)
-    return notes_on_unread(entry, rows, ("query", "system", "history", "tools", "images", "videos", "audios"))
+    absent = check_given_columns(entry, rows)
+    return absent + notes_on_unread(entry, rows, ("query", "system", "history", "tools", "images", "videos", "audios"))
 
 
 def convert(row: Fields, entry: DatasetEntry) -> Conversation:

@@ -100,13 +100,21 @@ def require_column(entry: DatasetEntry, part: str, rows: Sequence[Fields]) -> st
     return column
 
 
-def check_given_columns(entry: DatasetEntry, rows: Sequence[Fields]) -> None:
-    """Raises: DataError when the registry names a column for an optional part that no row has."""
+def check_given_columns(entry: DatasetEntry, rows: Sequence[Fields]) -> list[str]:
+    """A note for every optional column that the registry names and none of these rows has.
+
+    Raises: DataError when the rows have a column of a similar name: then it is a misspelling.
+    """
     present = columns_in(rows)
+    notes = []
     for part in sorted(entry.columns_given or ()):
         column = getattr(entry.columns, part)
-        if column is not None and column not in present:
+        if column is None or column in present:
+            continue
+        if did_you_mean(column, present):
             require_column(entry, part, rows)
+        notes.append(f"{entry.name}: none of the first {len(rows)} rows has the column '{column}' (columns.{part})")
+    return notes
 
 
 def notes_on_unread(entry: DatasetEntry, rows: Sequence[Fields], parts: Sequence[str]) -> list[str]:

@@ -47,9 +47,9 @@ def recognise(name: str, rows: Sequence[Fields]) -> DatasetEntry | None:
 def check(entry: DatasetEntry, rows: Sequence[Fields]) -> list[str]:
     """Notes on what is not read. Raises: DataError when the columns or tags do not fit these rows."""
     column = require_column(entry, "messages", rows)
-    check_given_columns(entry, rows)
+    absent = check_given_columns(entry, rows)
     sharegpt.check_tags(entry, [message for row in rows for message in _mappings(row.get(column))])
-    return notes_on_unread(entry, rows, ("system", "tools", "images", "videos", "audios"))
+    return absent + notes_on_unread(entry, rows, ("system", "tools", "images", "videos", "audios"))
 
 
 def convert(row: Fields, entry: DatasetEntry) -> Conversation:

@@ -76,9 +76,9 @@ def _messages_in(row: Fields, column: str) -> list[Mapping[str, Any]]:
 def check(entry: DatasetEntry, rows: Sequence[Fields]) -> list[str]:
     """Notes on what is not read. Raises: DataError when the columns or tags do not fit these rows."""
     column = require_column(entry, "messages", rows)
-    check_given_columns(entry, rows)
+    absent = check_given_columns(entry, rows)
     check_tags(entry, [message for row in rows for message in _messages_in(row, column)])
-    return notes_on_unread(entry, rows, ("system", "tools", "images", "videos", "audios"))
+    return absent + notes_on_unread(entry, rows, ("system", "tools", "images", "videos", "audios"))
 
 
 def check_tags(entry: DatasetEntry, messages: Sequence[Mapping[str, Any]]) -> None:
