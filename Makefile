@@ -14,6 +14,9 @@ JOBS   ?= 2
 # Options of the demo: make demo ARGS="--name Nova --author 'My Lab'"
 ARGS   ?=
 
+# Idle compute threads sleep instead of spinning: other programs on the machine cost little then.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check

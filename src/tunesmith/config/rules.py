@@ -302,14 +302,14 @@ def _unavailable(spec: FieldSpec, value: Any, where: str) -> ConfigError | None:
     if spec.later and value is not None and value != spec.default and value not in spec.off and value != ():
         given = "***" if spec.secret else show(value)
         return ConfigError(
-            f"{spec.name}: {given} is not supported yet",
+            f"{spec.name}: {given} is not yet available",
             where=where,
             fix=f"{spec.later}; remove {spec.name} or leave it at {default}",
         )
     for item in value if isinstance(value, tuple) else (value,):
         if isinstance(item, str) and item in spec.later_choices:
             return ConfigError(
-                f"{spec.name}: {item} is not supported yet",
+                f"{spec.name}: {item} is not yet available",
                 where=where,
                 fix=spec.later_choices[item],
             )

@@ -83,6 +83,8 @@ def _write(config: Config, located: Located, renderer: Renderer, template: ChatT
 
     All memory of the model is given back, since the proof loads it again.
     """
+    from safetensors import SafetensorError
+
     from tunesmith.model.quiet import quiet_transformers
 
     model = _merged(config, located)
@@ -94,9 +96,9 @@ def _write(config: Config, located: Located, renderer: Renderer, template: ChatT
         with quiet_transformers():
             model.save_pretrained(part, max_shard_size=f"{config.export_size}GB")
             tokenizer.save_pretrained(part)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # safetensors does not report a full disk as an OSError
         raise ExportError(
-            f"writing to {part.parent} failed: {error.strerror or error}",
+            f"writing to {part.parent} failed: {getattr(error, 'strerror', None) or error}",
             why="The disk may be full. What had been written is removed; an earlier export is untouched.",
             fix="Free some space, or set export_dir to another disk.",
         ) from error

@@ -12,6 +12,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from safetensors import SafetensorError
+
+from tunesmith.errors import ModelError
+
 
 @contextlib.contextmanager
 def written_beside(destination: Path) -> Iterator[Path]:
@@ -19,6 +23,8 @@ def written_beside(destination: Path) -> Iterator[Path]:
 
     Whatever is at `destination` then is removed: the caller has decided that it may go.
     After an error the new folder is removed and `destination` is untouched.
+
+    Raises: ModelError when the disk is full or cannot be written.
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{destination.name}.part-", dir=destination.parent))
@@ -26,6 +32,12 @@ def written_beside(destination: Path) -> Iterator[Path]:
         yield part
         open_permissions(part)
         put_in_place(part, destination)
+    except (OSError, SafetensorError) as error:  # safetensors does not report a full disk as an OSError
+        raise ModelError(
+            f"writing to {destination} failed: {getattr(error, 'strerror', None) or error}",
+            why="Nothing is left there, and what was there before is untouched.",
+            fix="Free some space, or name another folder.",
+        ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

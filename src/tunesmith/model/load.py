@@ -137,7 +137,7 @@ def _refuse_partial(folder: Path, model: Any, report: dict[str, Any]) -> None:
     if missing or mismatched:
         names = ", ".join(str(name) for name in (missing + mismatched)[:4])
         raise ModelError(
-            f"{folder} does not hold {len(missing) + len(mismatched)} tensors of {type(model).__name__} as they must be",
+            f"{folder} lacks {len(missing) + len(mismatched)} tensors of {type(model).__name__}, or not as needed",
             where=names,
             why="they would be filled with random numbers",
             fix="check that config.json and the weights belong to the same model",

@@ -21,6 +21,21 @@ from typing import Any
 from tunesmith.errors import ConfigError
 from tunesmith.runs.machine import num_visible_gpus
 
+# torchrun answers a failed rank and a signal with its own traceback and exit code 1; the ranks have said what is wrong
+# already (and saved), so only the exit code is wanted.
+TORCHRUN = """
+import sys
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import main
+try:
+    main(sys.argv[1:])
+except ChildFailedError as error:
+    code = error.get_first_failure()[1].exitcode
+    sys.exit(code if code > 0 else 128 - code)
+except SignalException as error:
+    sys.exit(128 + error.sigval)
+"""
 TRUE_WORDS = ("1", "true", "y", "yes", "on")
 
 
@@ -69,7 +84,7 @@ def torchrun_command(args: Sequence[str], environ: Mapping[str, str]) -> list[st
     num_processes = _number(environ, "NPROC_PER_NODE", max(1, num_visible_gpus(environ)))
     address = environ.get("MASTER_ADDR", "127.0.0.1")
     port = _number(environ, "MASTER_PORT", 0) or _free_port(num_nodes)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(num_processes)]
+    launch = [sys.executable, "-c", TORCHRUN, "--nproc-per-node", str(num_processes)]
     if environ.get("RDZV_ID"):
         low, high = environ.get("MIN_NNODES"), environ.get("MAX_NNODES")
         launch += ["--nnodes", f"{low}:{high}" if low and high else str(num_nodes)]
@@ -82,7 +97,10 @@ def torchrun_command(args: Sequence[str], environ: Mapping[str, str]) -> list[st
 
 
 def launch_torchrun(args: Sequence[str]) -> int:
-    """Train with one process per device; returns torchrun's exit code. Ctrl-C and SIGTERM let the ranks save."""
+    """Train with one process per device; returns the exit code of the rank that failed first, or 0.
+
+    Ctrl-C and SIGTERM let the ranks save before they leave.
+    """
     command = torchrun_command(args, os.environ)
     # One thread pool per rank, not one per rank and core: torchrun itself would fall back to one thread.
     num_ranks = int(command[command.index("--nproc-per-node") + 1])

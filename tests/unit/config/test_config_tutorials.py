@@ -147,7 +147,7 @@ def test_the_torchrun_command_line_is_read() -> None:
 
 def test_its_deepspeed_setting_is_refused_openly() -> None:
     error = refusal("--deepspeed", "ds_z3.json", *TORCHRUN.split(), bare=True)
-    assert error.what == "deepspeed: ds_z3.json is not supported yet"
+    assert error.what == "deepspeed: ds_z3.json is not yet available"
 
 
 def test_the_export_command_line_is_read() -> None:
@@ -165,7 +165,7 @@ def test_the_chat_file_is_read(write: Write) -> None:
 def test_the_full_training_file_is_refused_for_deepspeed_alone(write: Write) -> None:
     path = write(QWEN_FULL)
     error = refusal(str(path), bare=True)
-    assert error.what == "deepspeed: examples/deepspeed/ds_z3_config.json is not supported yet"
+    assert error.what == "deepspeed: examples/deepspeed/ds_z3_config.json is not yet available"
     assert error.where == f"{path}:8"
     resolved = resolve([str(path), "deepspeed=null"], verb="train")
     assert (resolved.config.eval_strategy, resolved.config.eval_steps, resolved.config.val_size) == ("steps", 500, 0.1)

@@ -95,7 +95,7 @@ def _concerned_verb(spec: FieldSpec) -> str:
 @pytest.mark.parametrize("spec", LATER, ids=lambda spec: spec.name)
 def test_a_capability_that_comes_later_says_not_yet(spec: FieldSpec) -> None:
     error = refusal(f"{spec.name}={_other_value(spec)}", verb=_concerned_verb(spec))
-    assert "not supported yet" in error.what
+    assert "not yet available" in error.what
     assert error.what.startswith(spec.name)
     assert spec.later in error.fix
 
@@ -103,7 +103,7 @@ def test_a_capability_that_comes_later_says_not_yet(spec: FieldSpec) -> None:
 @pytest.mark.parametrize(("spec", "choice"), LATER_CHOICES, ids=str)
 def test_a_choice_that_comes_later_says_not_yet(spec: FieldSpec, choice: str) -> None:
     error = refusal(f"{spec.name}={choice}", verb=_concerned_verb(spec))
-    assert error.what == f"{spec.name}: {choice} is not supported yet"
+    assert error.what == f"{spec.name}: {choice} is not yet available"
     assert error.fix
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tests.tiny import tiny_adapter, tiny_model
 
@@ -34,7 +35,9 @@ def parts(tmp_path_factory) -> Path:
 
 def resolved_for(parts: Path, export_dir: Path, *arguments: str, adapters: str = "adapter"):
     named = ",".join(str(parts / name) for name in adapters.split(",") if name)
-    argv = [f"model_name_or_path={parts / 'base'}", f"export_dir={export_dir}", *arguments]
+    argv = [f"export_dir={export_dir}", *arguments]
+    if not any(argument.startswith("model_name_or_path=") for argument in arguments):
+        argv.append(f"model_name_or_path={parts / 'base'}")
     return resolve([*argv, f"adapter_name_or_path={named}"] if named else argv, verb="export")
 
 
@@ -92,11 +95,17 @@ def test_the_folder_loads_in_plain_transformers_and_answers_as_peft_does(
         assert torch.equal(one, other)
 
 
-def test_generation_settings_stop_where_the_renderer_stops(exported: tuple[Path, dict[str, Any]]) -> None:
-    settings = json.loads((exported[0] / "generation_config.json").read_text())
-    stops = settings["eos_token_id"] if isinstance(settings["eos_token_id"], list) else [settings["eos_token_id"]]
-    assert stops == exported[1]["stop_ids"] == [2]
-    assert settings["pad_token_id"] == 0
+def test_generation_settings_stop_where_the_renderer_stops(parts: Path, tmp_path: Path, quick: None) -> None:
+    import shutil
+
+    base = Path(shutil.copytree(parts / "base", tmp_path / "base"))
+    wrong = {"eos_token_id": 5, "pad_token_id": 5, "temperature": 0.6, "top_p": 0.9}
+    (base / "generation_config.json").write_text(json.dumps(wrong))
+    resolved = resolved_for(parts, tmp_path / "out", f"model_name_or_path={base}")
+    assert merge.export(resolved) == 0
+    settings = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    assert (settings["eos_token_id"], settings["pad_token_id"]) == (2, 0)  # <|im_end|>, <|endoftext|>
+    assert (settings["do_sample"], settings["temperature"], settings["top_p"]) == (True, 0.6, 0.9)
 
 
 def _bend_one_matrix(folder: Path) -> None:
@@ -240,13 +249,17 @@ def test_export_size_splits_the_weights(parts: Path, tmp_path: Path, quick: None
     assert all(shard.stat().st_mode & 0o044 for shard in shards), "others must be able to read an export"
 
 
+@pytest.mark.parametrize(
+    "error",
+    [OSError(28, "No space left on device"), SafetensorError("I/O error: No space left on device (os error 28)")],
+)
 def test_a_full_disk_while_writing_is_reported_and_leaves_nothing(
-    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     from transformers import PreTrainedModel
 
     def full(*_: Any, **__: Any) -> None:
-        raise OSError(28, "No space left on device")
+        raise error
 
     monkeypatch.setattr(PreTrainedModel, "save_pretrained", full)
     with pytest.raises(ExportError, match="No space left on device"):

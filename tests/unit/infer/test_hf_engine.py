@@ -109,3 +109,20 @@ def test_special_tokens_show_only_on_request(engine: HFEngine) -> None:
     engine_ids = [1, 2]  # <|im_start|>, <|im_end|>
     assert engine._decode(engine_ids, True) == ""
     assert engine._decode(engine_ids, False) == "<|im_start|><|im_end|>"
+
+
+@pytest.mark.parametrize("model_type", ["qwen2", "qwen3", "mistral", "gemma3_text", "phi3", "gpt2"])
+def test_other_architectures_answer_as_with_generate(engine: HFEngine, model_type: str) -> None:
+    """Sliding windows of 8 tokens where the architecture has them: the prompt is longer."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "vocab_size": 512, "head_dim": 16}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    window = {"sliding_window": 8, "use_sliding_window": True, "max_window_layers": 1, "pad_token_id": 0}
+    config = AutoConfig.for_model(model_type, **(sizes | heads | window), eos_token_id=None, bos_token_id=None)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    model.generation_config.eos_token_id = None
+    theirs = model.generate(torch.tensor([PROMPT]), max_new_tokens=12, do_sample=False)[0, len(PROMPT) :]
+    params = SamplingParams(do_sample=False, max_new_tokens=12)
+    assert HFEngine(model, engine._tokenizer).generate(PROMPT, params).token_ids == tuple(theirs.tolist())

@@ -122,6 +122,23 @@ def test_the_fixed_form_takes_its_numbers_from_the_environment() -> None:
         assert part in words
 
 
+@pytest.mark.slow
+def test_a_failed_rank_gives_its_own_exit_code_and_no_traceback_of_the_launcher(tmp_path: Path) -> None:
+    words = ["train", "--stage", "sft", "--do_train", "--finetuning_type", "lora", "--template", "empty"]
+    words += ["--model_name_or_path", str(tmp_path / "missing"), "--dataset", "missing.json"]
+    env = {**os.environ, "FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "2", "CUDA_VISIBLE_DEVICES": ""}
+    result = subprocess.run(
+        [sys.executable, "-m", "tunesmith", *words, "--output_dir", str(tmp_path / "run")],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert f"no model folder at {tmp_path / 'missing'}" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_the_elastic_form_is_used_with_a_rendezvous_id() -> None:
     environ = {"RDZV_ID": "job", "MIN_NNODES": "1", "MAX_NNODES": "3", "MAX_RESTARTS": "2", "MASTER_PORT": "29500"}
     words = " ".join(process.torchrun_command(["x.yaml"], environ))
