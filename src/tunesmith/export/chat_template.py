@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tunesmith.export.jinja import jinja_of
+from tunesmith.model.quiet import quiet_transformers
 from tunesmith.render import Renderer
 from tunesmith.render.compare import compare_with_own
 from tunesmith.render.probes import probe_conversations
@@ -58,7 +59,8 @@ def _difference(renderer: Renderer, jinja: str | None, *, may_refuse: bool) -> s
     before = tokenizer.chat_template
     tokenizer.chat_template = jinja
     try:
-        results = compare_with_own(renderer, probe_conversations()) if jinja else []
+        with quiet_transformers():  # the long probes exceed some models' context; nothing is computed on them
+            results = compare_with_own(renderer, probe_conversations()) if jinja else []
     finally:
         tokenizer.chat_template = before
     for result in results:
