@@ -8,7 +8,7 @@ from pathlib import Path
 from tunesmith.config import Config
 from tunesmith.errors import ExportError
 from tunesmith.infer.locate import Located
-from tunesmith.model.merge import has_effect
+from tunesmith.model.adapters import has_effect
 from tunesmith.model.verify import read_model_config, weight_files
 
 PROOF_FILE = "proof.json"

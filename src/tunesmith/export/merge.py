@@ -117,8 +117,8 @@ def _merged(config: Config, located: Located) -> Any:
     """
     import torch
 
+    from tunesmith.model.adapters import merge_adapters
     from tunesmith.model.load import DTYPES, load_model
-    from tunesmith.model.merge import merge_adapters
 
     dtype = DTYPES[config.infer_dtype]
     uses_gpu = config.export_device == "auto" and torch.cuda.is_available()

@@ -89,7 +89,7 @@ def _open_engine(config: Config, located: Located, renderer: Renderer) -> Engine
 
 def _effect_notes(located: Located) -> list[str]:
     """A warning for each adapter that changes nothing, so that nobody judges the base in its place."""
-    from tunesmith.model.merge import has_effect
+    from tunesmith.model.adapters import has_effect
 
     return [
         f"the adapter {name} changes nothing: all its updates are zero"

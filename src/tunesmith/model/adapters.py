@@ -22,6 +22,7 @@ from torch import nn
 
 from tunesmith.config import Config
 from tunesmith.errors import ConfigError, ModelError, did_you_mean
+from tunesmith.model.merge import merge_attached
 from tunesmith.model.quiet import quiet_transformers
 from tunesmith.model.verify import verify_safetensors
 
@@ -141,10 +142,15 @@ def attach_adapters(model: Any, adapters: Sequence[str], *, trainable: bool = Fa
     return load_adapter(merge_adapters(model, adapters[:-1]), adapters[-1], trainable=trainable)
 
 
-def merge_adapters(model: Any, adapters: Sequence[str]) -> Any:
-    """The model with the adapters merged into its weights, in order."""
+def merge_adapters(model: Any, adapters: Sequence[str | Path]) -> Any:
+    """The base model with the adapters merged into its weights, in order.
+
+    `config.tie_word_embeddings` of the result is false where its embeddings had to be parted.
+
+    Raises: ModelError when an adapter is damaged or does not fit.
+    """
     for folder in adapters:
-        model = load_adapter(model, folder).merge_and_unload(safe_merge=True)
+        model = merge_attached(load_adapter(model, folder))
     return model
 
 
@@ -211,3 +217,15 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
     """(trainable, all) parameters; a tied matrix counts once."""
     parameters = list({id(p): p for p in model.parameters()}.values())
     return sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)
+
+
+def has_effect(adapter: str | Path) -> bool:
+    """Whether an adapter changes anything: any LoRA B that is not zero, or any module saved in full."""
+    from safetensors import safe_open
+
+    with safe_open(str(Path(adapter) / ADAPTER_WEIGHTS), framework="pt") as file:
+        for name in file.keys():  # noqa: SIM118 - not a dictionary
+            is_silent_alone = "lora_A" in name or "lora_embedding_A" in name or ".base_layer." in name
+            if not is_silent_alone and bool(file.get_tensor(name).any()):
+                return True
+    return False

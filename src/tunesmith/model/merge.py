@@ -7,26 +7,10 @@ adapter changes only one of them, that would change both: such a pair is given a
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
-
-from tunesmith.model.adapters import ADAPTER_WEIGHTS, load_adapter
-
-
-def merge_adapters(model: Any, adapters: Sequence[str | Path]) -> Any:
-    """The base model with the adapters merged into its weights, in order.
-
-    `config.tie_word_embeddings` of the result is false where its embeddings had to be parted.
-
-    Raises: ModelError when an adapter is damaged or does not fit.
-    """
-    for folder in adapters:
-        model = merge_attached(load_adapter(model, folder))
-    return model
 
 
 def merge_attached(adapted: Any) -> Any:
@@ -68,15 +52,3 @@ def untie_where_adapted(adapted: Any) -> None:
 
 def _plain(layer: Any) -> Any:
     return layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else layer
-
-
-def has_effect(adapter: str | Path) -> bool:
-    """Whether an adapter changes anything: any LoRA B that is not zero, or any module saved in full."""
-    from safetensors import safe_open
-
-    with safe_open(str(Path(adapter) / ADAPTER_WEIGHTS), framework="pt") as file:
-        for name in file.keys():  # noqa: SIM118 - not a dictionary
-            is_silent_alone = "lora_A" in name or "lora_embedding_A" in name or ".base_layer." in name
-            if not is_silent_alone and bool(file.get_tensor(name).any()):
-                return True
-    return False

@@ -19,7 +19,7 @@ from tunesmith.export import merge
 from tunesmith.export.proof import PROMPTS, make_task, prove
 from tunesmith.infer.locate import locate
 from tunesmith.infer.session import open_renderer
-from tunesmith.model.merge import merge_adapters
+from tunesmith.model.adapters import merge_adapters
 from tunesmith.model.plain import load_plain_model
 
 

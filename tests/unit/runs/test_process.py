@@ -61,7 +61,7 @@ sys.exit(run_module("polite_child", sys.argv[1:], capture=False).returncode)
 @pytest.mark.parametrize("group", [True, False], ids=["ctrl-c reaches the group", "sigterm reaches the parent alone"])
 def test_an_interrupted_child_is_given_the_time_to_save(group: bool, tmp_path: Path) -> None:
     (tmp_path / "polite_child.py").write_text(POLITE_CHILD, encoding="utf-8")
-    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)], env=env, start_new_session=True)
     deadline = time.monotonic() + 30
     while not (tmp_path / "ready").exists() and time.monotonic() < deadline:
