@@ -4,4 +4,6 @@ from __future__ import annotations
 
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads sleep, so that parallel test processes share cores
+# Idle threads soon sleep, so that parallel test processes share cores (docs/decisions/0012).
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")

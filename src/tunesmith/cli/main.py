@@ -76,9 +76,9 @@ VERSION_FLAGS = ("-v", "-V", "--version")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (without the program's name) and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # Idle compute threads sleep instead of spinning. Spinning gains nothing measurable when the machine is free, and
-    # costs a factor of 5 to 10 when anything else runs on it. Read by libgomp when torch is loaded, hence here.
+    # Idle compute threads soon sleep instead of spinning on: docs/decisions/0012. Read when torch loads, hence here.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         code = _dispatch(arguments)
         sys.stdout.flush()

@@ -6,6 +6,7 @@ a value in silence. The order of the table matters where one decision reads anot
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -100,6 +101,15 @@ def _data_seed(facts: Facts) -> None:
         facts.decide("data_seed", facts["seed"], "as seed")
 
 
+def _home(facts: Facts) -> None:
+    for key in ("model_name_or_path", "dataset_dir", "media_dir", "output_dir", "export_dir"):
+        value = facts[key]
+        if isinstance(value, str) and value.startswith("~"):
+            facts.decide(key, os.path.expanduser(value), "~ is the home folder")
+    adapters = tuple(os.path.expanduser(name) for name in facts["adapter_name_or_path"])
+    facts.decide("adapter_name_or_path", adapters, "~ is the home folder")
+
+
 DECISIONS: tuple[Callable[[Facts], None], ...] = (
     _lora_alpha,
     _packing,
@@ -111,5 +121,6 @@ DECISIONS: tuple[Callable[[Facts], None], ...] = (
     _warmup,
     _checkpointing,
     _data_seed,
+    _home,
 )
 """In the order in which they are taken."""

@@ -59,29 +59,32 @@ class HeadLogProb(torch.autograd.Function):
         targets_N: Tensor,
         transform: LogitTransform,
         chunk_tokens: int,
-    ) -> tuple[Tensor, Tensor]:
-        """Returns logp_N (fp32) and correct_N (bool)."""
+        want_correct: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Returns logp_N (fp32) and correct_N (bool; None unless wanted)."""
         hidden = hidden_ND.to(weight_VD.dtype)
         head_is_frozen = not (weight_VD.requires_grad or (bias_V is not None and bias_V.requires_grad))
         wants_jacobian = head_is_frozen and hidden_ND.requires_grad
         num_tokens = hidden.shape[0]
         logp_N = torch.empty(num_tokens, dtype=torch.float32, device=hidden.device)
-        correct_N = torch.empty(num_tokens, dtype=torch.bool, device=hidden.device)
+        correct_N = torch.empty(num_tokens, dtype=torch.bool, device=hidden.device) if want_correct else None
         jacobian_ND = torch.empty_like(hidden) if wants_jacobian else None
         for start in range(0, num_tokens, chunk_tokens):
             part = slice(start, start + chunk_tokens)
             logits = _logits(hidden[part], weight_VD, bias_V, transform)
             target = targets_N[part, None]
-            correct_N[part] = logits.argmax(-1) == target[:, 0]
-            log_norm = torch.logsumexp(logits, -1, keepdim=True)
-            logp_N[part] = (logits.gather(-1, target) - log_norm)[:, 0]
+            if correct_N is not None:
+                correct_N[part] = logits.argmax(-1) == target[:, 0]
+            logp = logits.log_softmax(-1)
+            logp_N[part] = logp.gather(-1, target)[:, 0]
             if jacobian_ND is not None:
-                jacobian_ND[part] = _dlogits(logits, log_norm, target, transform).to(hidden.dtype) @ weight_VD
+                jacobian_ND[part] = _dlogits(logits, logp, target, transform).to(hidden.dtype) @ weight_VD
         ctx.transform, ctx.chunk_tokens, ctx.hidden_dtype = transform, chunk_tokens, hidden_ND.dtype
         ctx.has_jacobian = wants_jacobian
         saved = (jacobian_ND,) if jacobian_ND is not None else (hidden, weight_VD, bias_V, targets_N)
         ctx.save_for_backward(*saved)
-        ctx.mark_non_differentiable(correct_N)
+        if correct_N is not None:
+            ctx.mark_non_differentiable(correct_N)
         return logp_N, correct_N
 
     @staticmethod
@@ -91,7 +94,7 @@ class HeadLogProb(torch.autograd.Function):
         grad_N = grads[0]
         if ctx.has_jacobian:
             (jacobian_ND,) = ctx.saved_tensors
-            return (grad_N[:, None] * jacobian_ND).to(ctx.hidden_dtype), None, None, None, None, None
+            return (grad_N[:, None] * jacobian_ND).to(ctx.hidden_dtype), None, None, None, None, None, None
         hidden, weight_VD, bias_V, targets_N = ctx.saved_tensors
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros_like(weight_VD, dtype=torch.float32)
@@ -99,15 +102,14 @@ class HeadLogProb(torch.autograd.Function):
         for start in range(0, hidden.shape[0], ctx.chunk_tokens):
             part = slice(start, start + ctx.chunk_tokens)
             logits = _logits(hidden[part], weight_VD, bias_V, ctx.transform)
-            log_norm = torch.logsumexp(logits, -1, keepdim=True)
-            dlogits = _dlogits(logits, log_norm, targets_N[part, None], ctx.transform)
+            dlogits = _dlogits(logits, logits.log_softmax(-1), targets_N[part, None], ctx.transform)
             dlogits = (dlogits * grad_N[part, None]).to(hidden.dtype)
             grad_hidden[part] = dlogits @ weight_VD
             grad_weight += dlogits.T @ hidden[part]
             if grad_bias is not None:
                 grad_bias += dlogits.sum(0, dtype=torch.float32)
         bias_grad = None if grad_bias is None or bias_V is None else grad_bias.to(bias_V.dtype)
-        return grad_hidden.to(ctx.hidden_dtype), grad_weight.to(weight_VD.dtype), bias_grad, None, None, None
+        return grad_hidden.to(ctx.hidden_dtype), grad_weight.to(weight_VD.dtype), bias_grad, None, None, None, None
 
 
 def _logits(hidden: Tensor, weight_VD: Tensor, bias_V: Tensor | None, transform: LogitTransform) -> Tensor:
@@ -120,9 +122,9 @@ def _logits(hidden: Tensor, weight_VD: Tensor, bias_V: Tensor | None, transform:
     return logits
 
 
-def _dlogits(logits: Tensor, log_norm: Tensor, target: Tensor, transform: LogitTransform) -> Tensor:
-    """d logp / d (head output), (chunk, V): one-hot minus softmax, through the transform."""
-    gradient = (logits - log_norm).exp_().neg_()
+def _dlogits(logits: Tensor, logp: Tensor, target: Tensor, transform: LogitTransform) -> Tensor:
+    """d logp / d (head output), (chunk, V): one-hot minus softmax, through the transform. Overwrites `logp`."""
+    gradient = logp.exp_().neg_()
     gradient.scatter_add_(1, target, torch.ones_like(target, dtype=gradient.dtype))
     if transform.softcap is not None:
         gradient = gradient * (1 - (logits / transform.softcap) ** 2)
@@ -137,7 +139,8 @@ def head_log_prob(
     bias_V: Tensor | None = None,
     transform: LogitTransform | None = None,
     chunk_tokens: int = CHUNK_TOKENS,
-) -> tuple[Tensor, Tensor]:
+    want_correct: bool = True,
+) -> tuple[Tensor, Tensor | None]:
     """Log-probabilities of the targets under the output head.
 
     Args:
@@ -147,6 +150,7 @@ def head_log_prob(
         transform: what the model does to its logits after the head.
 
     Returns:
-        (logp_N fp32, correct_N bool).
+        (logp_N fp32, correct_N bool or None). `want_correct` costs a pass over the logits.
     """
-    return HeadLogProb.apply(hidden_ND, weight_VD, bias_V, targets_N, transform or LogitTransform(), chunk_tokens)
+    transform = transform or LogitTransform()
+    return HeadLogProb.apply(hidden_ND, weight_VD, bias_V, targets_N, transform, chunk_tokens, want_correct)

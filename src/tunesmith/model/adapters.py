@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import nn
@@ -79,6 +80,16 @@ def _unfreeze_layers(model: nn.Module, config: Config) -> None:
             parameter.requires_grad_(int(match[2]) in chosen and named)
         else:
             parameter.requires_grad_(bool(set(config.freeze_extra_modules) & set(name.split("."))))
+
+
+def leave_inputs_to_autocast(model: Any) -> None:
+    """Keep PEFT from widening each adapter's input to the adapter's dtype, which autocast narrows again at once.
+
+    The products are the same to the bit; two passes over the activations per adapted layer are saved.
+    """
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer):
+            setattr(module, "cast_input_dtype_enabled", False)  # noqa: B010 - PEFT reads it, but does not declare it
 
 
 def _with_lora(model: Any, config: Config) -> Any:

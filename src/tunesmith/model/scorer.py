@@ -61,14 +61,17 @@ class Scorer(nn.Module):
         weight_N = batch.weights_BT.flatten()[where_N]
         return TokenScores(logp_N, weight_N, batch.segments_BT.flatten()[where_N], correct_N)
 
-    def _score(self, hidden_ND: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
+    def _score(self, hidden_ND: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor | None]:
         head = self._head[0]
         if hasattr(head, "modules_to_save"):  # PEFT's full copy of the head, when it is an additional target
             head = head.modules_to_save[head.active_adapters[0]]
         if type(head) is nn.Linear:
             bias = None if head.bias is None else head.bias.to(self.compute_dtype)
             weight = head.weight.to(self.compute_dtype)
-            return head_log_prob(hidden_ND, weight, targets_N, bias_V=bias, transform=self.transform)
+            with_accuracy = not self.training  # it is reported by evaluations only
+            return head_log_prob(
+                hidden_ND, weight, targets_N, bias_V=bias, transform=self.transform, want_correct=with_accuracy
+            )
         return self._score_through_module(head, hidden_ND, targets_N)
 
     def _score_through_module(self, head: nn.Module, hidden_ND: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:

@@ -173,11 +173,8 @@ def save_training_state(
     (folder / RESUME).write_text(json.dumps(resume, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def check_identity(folder: Path, now: Identity, names: Mapping[str, str]) -> list[str]:
+def check_identity(folder: Path, now: Identity) -> list[str]:
     """Compare the run that wrote a checkpoint with the one that wants to continue it.
-
-    Args:
-        names: what to call a part in a message, where its own name is not clear.
 
     Returns:
         Sentences about settings that changed and may change.
@@ -189,8 +186,7 @@ def check_identity(folder: Path, now: Identity, names: Mapping[str, str]) -> lis
     before, changed = stored["must_match"], []
     for part in sorted({*before, *now.must_match}):
         if before.get(part) != now.must_match.get(part):
-            label = names.get(part, part)
-            changed.append(f"{label}: {_short(before.get(part))} -> {_short(now.must_match.get(part))}")
+            changed.append(f"{part}: {_short(before.get(part))} -> {_short(now.must_match.get(part))}")
     if changed:
         raise ResumeError(
             f"{folder} was not made by this run: {len(changed)} thing(s) it depends on have changed",

@@ -112,14 +112,29 @@ def open_folder(folder: Path) -> None:
 
 def write_run_file(folder: Path, resolved: Resolved) -> None:
     """`run.yaml`: the settings that make this run, usable as a training file; the decided ones with their reasons."""
-    values = resolved.effective()
-    given = {key: values[key] for key in sorted(values) if resolved.given(key)}
+    values = {**resolved.effective(), **_absolute(resolved)}
+    given = {key: values[key] for key in sorted(values) if resolved.given(key) or key == "dataset_dir"}
     decided = {key: origin.why for key, origin in sorted(resolved.origins.items()) if origin.kind == "decided"}
     lines = [f"# Tunesmith {__version__}: the settings of this run; `tunesmith config show` lists the defaults too"]
     lines += [_entry(key, value) for key, value in given.items() if key not in decided]
     lines += ["# decided by Tunesmith:"] if decided else []
     lines += [f"{_entry(key, values[key])}  # {why}" for key, why in decided.items()]
     (folder / RUN_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _absolute(resolved: Resolved) -> dict[str, str | list[str]]:
+    """Paths as they were meant, so that the file works from anywhere."""
+    config = resolved.config
+    beside = resolved.config_dir / config.dataset_dir
+    found: dict[str, str | list[str]] = {
+        "dataset_dir": str((beside if beside.is_dir() else Path(config.dataset_dir)).resolve())
+    }
+    for key in ("model_name_or_path", "output_dir"):
+        value = getattr(config, key)
+        found[key] = str(Path(value).resolve()) if Path(value).exists() else value
+    if config.adapter_name_or_path:
+        found["adapter_name_or_path"] = [str(Path(a).resolve()) for a in config.adapter_name_or_path]
+    return found
 
 
 def _entry(key: str, value: Any) -> str:

@@ -6,15 +6,10 @@ model, loop, final files. What can be refused is refused before the weights are 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import signal
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -22,12 +17,11 @@ import torch
 from tunesmith.config import Config
 from tunesmith.config.resolve import Resolved
 from tunesmith.data.collate import collate
-from tunesmith.data.plan import PlanSpec, plan_epoch
+from tunesmith.data.plan import plan_epoch
 from tunesmith.data.prepare import prepare
 from tunesmith.data.store import ExampleStore
 from tunesmith.errors import ConfigError
-from tunesmith.model.adapters import count_parameters, prepare_trainable, restore_adapter
-from tunesmith.model.fingerprint import weights_fingerprint
+from tunesmith.model.adapters import count_parameters, leave_inputs_to_autocast, prepare_trainable, restore_adapter
 from tunesmith.model.load import load_model, load_tokenizer, model_folder
 from tunesmith.model.quiet import quiet_transformers
 from tunesmith.model.save import save_into, save_weights
@@ -37,7 +31,6 @@ from tunesmith.render import load_renderer
 from tunesmith.train import folder as run_folder
 from tunesmith.train.card import write_card
 from tunesmith.train.checkpoint import (
-    Identity,
     check_identity,
     checkpoints,
     load_training_state,
@@ -47,10 +40,12 @@ from tunesmith.train.checkpoint import (
 )
 from tunesmith.train.diagnose import NonFinite, explain, find_suspects
 from tunesmith.train.evaluate import Evaluator
+from tunesmith.train.identity import identify
+from tunesmith.train.interrupt import Interrupt
 from tunesmith.train.loop import Loop
 from tunesmith.train.optim import make_optimizer
 from tunesmith.train.plots import plot_metrics
-from tunesmith.train.runtime import Runtime, precision, seed_everything
+from tunesmith.train.runtime import Runtime, peak_memory_bytes, precision, seed_everything
 from tunesmith.train.schedule import make_schedule
 from tunesmith.train.settings import (
     count_steps,
@@ -66,11 +61,6 @@ from tunesmith.train.stage import STAGES
 from tunesmith.train.state import TrainerState
 
 EXIT_STOPPED = 130
-MAY_CHANGE = (
-    "learning_rate", "num_train_epochs", "max_steps", "lr_scheduler_type", "warmup_steps", "warmup_ratio", "optim",
-    "weight_decay", "max_grad_norm", "bf16", "fp16", "pure_bf16", "lora_dropout", "micro_batch_tokens",
-)  # fmt: skip
-"""A resumed run may differ in these; it is said, and the result is then no longer that of an unbroken run."""
 
 
 def train(resolved: Resolved) -> int:
@@ -94,29 +84,6 @@ def train(resolved: Resolved) -> int:
         runtime.close()
 
 
-class Interrupt:
-    """Ctrl-C and SIGTERM: the first asks for a checkpoint and the end, a second Ctrl-C ends at once."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Interrupt:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._notice)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _notice(self, number: int, _frame: FrameType | None) -> None:
-        if self.requested and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.requested = True
-        print("\nstopping after this step; press Ctrl-C again to stop without saving", file=sys.stderr)
-
-
 @dataclass
 class Run:
     """One training; the steps of `execute` in order."""
@@ -137,8 +104,8 @@ class Run:
         need_eval = self.config.do_eval or self.config.eval_strategy != "no"
         self.prepared = prepare(self.config, self.renderer, self.resolved.config_dir, need_eval=need_eval)
         self.plan = plan_spec(self.config, self.runtime.world_size)
-        self.identity = self._identify()
-        changes = check_identity(start, self.identity, {}) if start else []
+        self.identity = identify(self.config, self.renderer, self.prepared, self.plan)
+        changes = check_identity(start, self.identity) if start else []
         self._open(start, [*passed_over, *changes])
         self._announce_data()
         self.stage = STAGES.get(self.config.stage)()
@@ -170,21 +137,6 @@ class Run:
         if start:
             self.reporter.say(f"resuming from {start} (step {resumed_step})", style="bold")
 
-    def _identify(self) -> Identity:
-        """Fingerprints of everything that the weights depend on."""
-        config, contract = self.config, self.renderer.contract()
-        template = json.dumps({k: v for k, v in contract.items() if k != "tokenizer_sha256"}, sort_keys=True)
-        must_match = {
-            **{f"data {name}": value for name, value in self.prepared.fingerprint.items()},
-            "template": f"{self.renderer.template_name}:{hashlib.sha256(template.encode()).hexdigest()}",
-            "tokenizer": contract["tokenizer_sha256"],
-            "base weights": weights_fingerprint(model_folder(config)),
-            "method": _method(config),
-            "batch layout": _layout(self.plan),
-        }
-        may_change = {key: str(getattr(config, key)) for key in MAY_CHANGE}
-        return Identity(must_match, {**may_change, "number of ranks": str(self.runtime.world_size)})
-
     def _announce_data(self) -> None:
         for line in self.prepared.ledger.summary_lines():
             self.reporter.say(line)
@@ -209,6 +161,8 @@ class Run:
             for parameter in model.parameters():
                 if not parameter.requires_grad:
                     parameter.data = parameter.data.to(frozen)
+        if compute != torch.float32:
+            leave_inputs_to_autocast(model)
         row_tokens = max(self._row_tokens())
         self.resolved = decide_checkpointing(self.resolved, model, row_tokens, self.runtime.device)
         if self.config.gradient_checkpointing:
@@ -366,6 +320,7 @@ class Run:
             "train_samples_per_second": round(rows / seconds, 3),
             "train_steps_per_second": round(state.global_step / seconds, 3),
             "effective_tokens_per_sec": round(state.num_input_tokens_seen / seconds, 2),
+            "peak_memory_gb": round(peak_memory_bytes(self.runtime.device) / 1e9, 3),
         }
         if self.config.include_num_input_tokens_seen:
             results["num_input_tokens_seen"] = state.num_input_tokens_seen
@@ -376,7 +331,7 @@ class Run:
         shown = file if file else self.folder / run_folder.RUN_FILE
         self.reporter.say(
             f"finished in {clock(results['train_runtime'])}: training loss {results['train_loss']:.4f}, "
-            f"{results['effective_tokens_per_sec']:,.0f} tokens/s",
+            f"{results['effective_tokens_per_sec']:,.0f} tokens/s, at most {results['peak_memory_gb']:.2f} GB of memory",
             style="bold",
         )
         self.reporter.say(f"everything lies in {self.folder}")
@@ -398,22 +353,3 @@ def _model_type(config: Config) -> str | None:
 
 def _precision_key(config: Config) -> str | None:
     return next((key for key in ("fp16", "bf16", "pure_bf16") if getattr(config, key)), None)
-
-
-def _layout(plan: PlanSpec) -> str:
-    """What of the plan decides which examples are in which step."""
-    kind = f"packs of {plan.pack_tokens} tokens" if plan.packing else "rows"
-    order = f"shuffled with seed {plan.seed}" if plan.shuffle else "in file order"
-    return f"{plan.rows_per_step} {kind} per step, {order}"
-
-
-def _method(config: Config) -> str:
-    """What is trained, in words that a refusal can show."""
-    if config.finetuning_type == "lora":
-        names = ", ".join((*config.lora_target, *config.additional_target))
-        over = "".join(f" over {Path(adapter).name}" for adapter in config.adapter_name_or_path)
-        return f"lora of rank {config.lora_rank}, alpha {config.lora_alpha} on {names}{over}"
-    if config.finetuning_type == "freeze":
-        modules = ", ".join((*config.freeze_trainable_modules, *config.freeze_extra_modules))
-        return f"freeze, {config.freeze_trainable_layers} layers, {modules}"
-    return config.finetuning_type

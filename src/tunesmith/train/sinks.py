@@ -60,6 +60,7 @@ class Reporter:
 
     def start(self, total_steps: int, done_steps: int) -> None:
         """Show progress from here on."""
+        self._last_plain_s = time.monotonic()
         if not self._is_main or not self._console.is_terminal:
             return
         self._progress = Progress(
