@@ -331,7 +331,7 @@ class Run:
         shown = file if file else self.folder / run_folder.RUN_FILE
         self.reporter.say(
             f"finished in {clock(results['train_runtime'])}: training loss {results['train_loss']:.4f}, "
-            f"{results['effective_tokens_per_sec']:,.0f} tokens/s, at most {results['peak_memory_gb']:.2f} GB of memory",
+            f"{results['effective_tokens_per_sec']:,.0f} tokens/s, peak memory {results['peak_memory_gb']:.2f} GB",
             style="bold",
         )
         self.reporter.say(f"everything lies in {self.folder}")
