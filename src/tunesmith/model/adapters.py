@@ -172,11 +172,7 @@ def load_adapter(model: Any, folder: str | Path, *, trainable: bool = False) -> 
         ModelError: the folder is no adapter or damaged; its tensors do not fit the model one to one.
     """
     path = Path(folder)
-    if not (path / ADAPTER_CONFIG).is_file() or not (path / ADAPTER_WEIGHTS).is_file():
-        raise ModelError(
-            f"{path} is no adapter folder: {ADAPTER_CONFIG} or {ADAPTER_WEIGHTS} is missing",
-            fix="set `adapter_name_or_path` to the output folder of a LoRA run",
-        )
+    require_adapter(path)
     stored = {name for name in verify_safetensors(path / ADAPTER_WEIGHTS) if name != "__metadata__"}
     try:
         with quiet_transformers():
@@ -199,6 +195,15 @@ def load_adapter(model: Any, folder: str | Path, *, trainable: bool = False) -> 
             fix=f"use the base model that it was trained on: {base_of(path) or 'not recorded'}",
         )
     return adapted
+
+
+def require_adapter(folder: Path) -> None:
+    """Raises: ModelError when a folder does not hold a PEFT adapter."""
+    if not (folder / ADAPTER_CONFIG).is_file() or not (folder / ADAPTER_WEIGHTS).is_file():
+        raise ModelError(
+            f"{folder} is no adapter folder: {ADAPTER_CONFIG} or {ADAPTER_WEIGHTS} is missing",
+            fix="set `adapter_name_or_path` to the output folder of a LoRA run",
+        )
 
 
 def restore_adapter(model: Any, folder: Path) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from tunesmith.config import Config
 from tunesmith.data.plan import PlanSpec
 from tunesmith.data.prepare import Prepared
-from tunesmith.model.fingerprint import weights_fingerprint
+from tunesmith.model.adapters import ADAPTER_WEIGHTS, require_adapter
+from tunesmith.model.fingerprint import file_sha256, weights_fingerprint
 from tunesmith.model.load import model_folder
 from tunesmith.render import Renderer
 from tunesmith.train.checkpoint import Identity
@@ -23,6 +24,8 @@ MAY_CHANGE = (
 
 def identify(config: Config, renderer: Renderer, prepared: Prepared, plan: PlanSpec) -> Identity:
     """Fingerprints of data, template, tokenizer and base weights; method and batch layout in words."""
+    for name in config.adapter_name_or_path:
+        require_adapter(Path(name))
     contract = renderer.contract()
     template = json.dumps({k: v for k, v in contract.items() if k != "tokenizer_sha256"}, sort_keys=True)
     must_match = {
@@ -30,6 +33,7 @@ def identify(config: Config, renderer: Renderer, prepared: Prepared, plan: PlanS
         "template": f"{renderer.template_name}:{hashlib.sha256(template.encode()).hexdigest()}",
         "tokenizer": contract["tokenizer_sha256"],
         "base weights": weights_fingerprint(model_folder(config)),
+        **{f"adapter {name}": file_sha256(Path(name) / ADAPTER_WEIGHTS) for name in config.adapter_name_or_path},
         "method": _method(config),
         "batch layout": _layout(plan),
     }

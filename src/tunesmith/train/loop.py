@@ -95,6 +95,8 @@ class Loop:
         self._parameters = [p for p in self.scorer.parameters() if p.requires_grad]
         self._started_s = time.monotonic() - self.state.train_runtime_s
         self._tokens_here, self._here_s = 0, time.monotonic()
+        if self.state.global_step >= self.settings.total_steps or self._out_of_patience():
+            self.reporter.say(f"nothing is left to train: step {self.state.global_step} was the last one of this run")
         self.reporter.start(self.settings.total_steps, self.state.global_step)
         try:
             for step_plan, num_steps in self._remaining():
@@ -114,7 +116,7 @@ class Loop:
 
     def _remaining(self) -> Iterator[tuple[StepPlan, int]]:
         """The steps from the cursor on, each with the number of steps in its epoch."""
-        while self.state.global_step < self.settings.total_steps:
+        while self.state.global_step < self.settings.total_steps and not self._out_of_patience():
             steps = plan_epoch(self.store.lengths.tolist(), self.plan, self.state.epoch_index)
             for step_plan in steps[self.state.epoch_step :]:
                 yield step_plan, len(steps)
@@ -208,7 +210,7 @@ class Loop:
         improved = False
         if self.evaluator and self._past_delay() and self._due("eval", settings.eval_steps, epoch_ends, last=False):
             improved = self._observe(self._evaluate())
-            stop = settings.patience is not None and self.state.num_worse_evaluations >= settings.patience
+            stop = self._out_of_patience()
             if stop:
                 self.reporter.say(
                     f"stopping early: {settings.metric} has not improved in {settings.patience} evaluations"
@@ -224,6 +226,10 @@ class Loop:
         if every is None and not by_epoch:
             return False
         return last or (by_epoch and epoch_ends) or (every is not None and self.state.global_step % every == 0)
+
+    def _out_of_patience(self) -> bool:
+        patience = self.settings.patience
+        return patience is not None and self.state.num_worse_evaluations >= patience
 
     def _past_delay(self) -> bool:
         """`eval_delay` counts steps or epochs, as evaluation does."""

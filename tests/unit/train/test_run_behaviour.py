@@ -62,6 +62,17 @@ def test_early_stopping_counts_evaluations(project: Path, monkeypatch: pytest.Mo
     assert json.loads((run / "trainer_state.json").read_text())["global_step"] == 8
 
 
+def test_a_finished_run_started_again_trains_no_step_more(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _planned_losses(monkeypatch, [3.0, 2.0, 2.1, 2.2, 1.0])
+    settings = {"max_steps": 40, "early_stopping_steps": 2, **EVALUATED}
+    before = weights(run_training(project, **settings))
+    after = weights(run_training(project, **settings))
+    assert "nothing is left to train: step 8" in capsys.readouterr().out
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
 def test_a_plateau_lowers_the_learning_rate(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _planned_losses(monkeypatch, [1.0, 2.0, 2.0, 2.0])
     settings = {"lr_scheduler_type": "reduce_lr_on_plateau", "lr_scheduler_kwargs": {"patience": 0, "factor": 0.5}}
