@@ -33,7 +33,8 @@ def _peak_kb(project: Path, output: str, **settings: Any) -> int:
 
 @pytest.mark.slow
 def test_evaluating_ten_times_the_rows_needs_no_more_memory_than_training(tmp_path: Path) -> None:
-    project = write_project(tmp_path, num_rows=30, vocab=8000)
+    project = write_project(tmp_path, num_rows=30, vocab=8000, num_layers=16)
+    (project / "data" / "rows.json").write_text(json.dumps(rows(30, longest=90)), encoding="utf-8")
     (project / "data" / "many.json").write_text(json.dumps(rows(300, seed=5, longest=90)), encoding="utf-8")
     info = {"rows": {"file_name": "rows.json"}, "many": {"file_name": "many.json"}}
     (project / "data" / "dataset_info.json").write_text(json.dumps(info), encoding="utf-8")
@@ -41,7 +42,8 @@ def test_evaluating_ten_times_the_rows_needs_no_more_memory_than_training(tmp_pa
         "finetuning_type": "full",
         "per_device_train_batch_size": 8,
         "gradient_accumulation_steps": 1,
-        "max_steps": 3,
+        "max_steps": 6,
+        "cutoff_len": 256,
     }
     training = _peak_kb(project, "train", **settings)
     evaluated = _peak_kb(
