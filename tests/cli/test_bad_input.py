@@ -133,6 +133,7 @@ CASES: list[tuple[Spoil, tuple[str, ...]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("spoil", "named"), CASES, ids=[spoil.__name__.strip("_") for spoil, _ in CASES])
 def test_it_is_named_and_exits_with_2(tmp_path: Path, spoil: Spoil, named: tuple[str, ...]) -> None:
     project = write_project(tmp_path, num_rows=12)
@@ -157,6 +158,7 @@ def test_a_disk_that_fills_up_during_a_save_keeps_the_checkpoint_before(
     from tests.training import run_training
 
     from tunesmith.errors import TrainingError
+    from tunesmith.model.checkpoints import why_incomplete
     from tunesmith.train import checkpoint
 
     project = write_project(tmp_path, num_rows=24)
@@ -177,7 +179,7 @@ def test_a_disk_that_fills_up_during_a_save_keeps_the_checkpoint_before(
     text = caught.value.render()
     assert "the disk is full: checkpoint-4" in text
     assert "checkpoint-2 is untouched" in text
-    assert not checkpoint.why_incomplete(project / "out" / "checkpoint-2")
+    assert not why_incomplete(project / "out" / "checkpoint-2")
     assert [path.name for path in (project / "out").glob("*checkpoint-4*")] == []
     monkeypatch.setattr(checkpoint, "save_file", original)
     resumed = run_training(project, **settings)

@@ -60,6 +60,7 @@ def test_gradient_checkpointing_changes_nothing(project: Path, reference: Path) 
     _assert_same_trajectory(run_training(project, "ckpt", gradient_checkpointing=True, **settings), reference)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("finetuning_type", ["lora", "full"])
 def test_two_ranks_take_the_same_steps_as_one(project: Path, finetuning_type: str) -> None:
     single = {**SETTINGS, "finetuning_type": finetuning_type, "per_device_train_batch_size": 8}

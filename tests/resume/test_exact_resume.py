@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 from tests.training import arguments, write_project
 
+pytestmark = pytest.mark.slow  # each test starts several training processes
+
 SETTINGS: dict[str, Any] = {
     "num_train_epochs": 3,
     "per_device_train_batch_size": 2,
@@ -70,7 +72,6 @@ def _sha256(run: Path) -> str:
     return hashlib.sha256((run / name).read_bytes()).hexdigest()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [

@@ -7,7 +7,6 @@ Only file names and headers are read here, no weights.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,10 @@ from pathlib import Path
 from tunesmith.config import Config
 from tunesmith.config.resolve import Resolved
 from tunesmith.errors import ModelError, UserError
+from tunesmith.model.checkpoints import checkpoints
 from tunesmith.model.verify import verify_model_folder, verify_safetensors
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_CHECKPOINT = re.compile(r"checkpoint-(\d+)$")
 
 
 @dataclass(frozen=True)
@@ -101,19 +100,13 @@ def _newest(folder: Path, problem_of: Callable[[Path], str]) -> tuple[Path | Non
     if not problem:
         return folder, ""
     skipped: list[str] = []
-    for checkpoint in checkpoints(folder):
+    for checkpoint in reversed(checkpoints(folder)):
         fault = problem_of(checkpoint)
         if not fault:
             also = f"; skipped {', '.join(skipped)}" if skipped else ""
             return checkpoint, f"using {checkpoint}, the newest complete checkpoint ({problem}{also})"
         skipped.append(f"{checkpoint.name} ({fault})")
     return None, "; ".join([problem, *skipped])
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """The `checkpoint-N` folders of a run, newest first."""
-    found = [(int(match[1]), path) for path in folder.glob("checkpoint-*") if (match := _CHECKPOINT.match(path.name))]
-    return [path for _, path in sorted(found, reverse=True)]
 
 
 def adapter_problem(folder: Path) -> str:

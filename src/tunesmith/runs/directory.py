@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any, Literal
 import yaml
 
 from tunesmith.errors import UserError
+from tunesmith.model.checkpoints import checkpoint_step, checkpoints, why_torn
 
 Status = Literal["finished", "running?", "stopped", "empty"]
 
@@ -26,11 +26,8 @@ SETTINGS_FILE = "run.yaml"
 LOG_FILE = "trainer_log.jsonl"
 STATE_FILE = "trainer_state.json"
 LEDGER_FILE = "ledger_summary.json"
-# Written last into a checkpoint, with the size and hash of every other file in it.
-MANIFEST_FILE = "manifest.json"
 RUNNING_WITHIN_S = 120.0
 MAX_DEPTH = 6
-_CHECKPOINT = re.compile(r"checkpoint-(\d+)$")
 
 
 @dataclass(frozen=True)
@@ -116,27 +113,8 @@ def read_run(path: Path) -> RunInfo:
 
 
 def find_checkpoints(path: Path) -> list[Checkpoint]:
-    """The checkpoints of a run, oldest step first."""
-    found = []
-    for folder in path.iterdir():
-        match = _CHECKPOINT.match(folder.name)
-        if match and folder.is_dir():
-            found.append(Checkpoint(folder, int(match.group(1)), _problem(folder)))
-    return sorted(found, key=lambda checkpoint: checkpoint.step)
-
-
-def _problem(folder: Path) -> str:
-    """What the manifest says is missing or cut short. Sizes only: training compares the hashes before it resumes."""
-    files = _read_json(folder / MANIFEST_FILE).get("files")
-    if not isinstance(files, dict):
-        return f"{MANIFEST_FILE} is missing or unreadable: it was not finished"
-    for name, facts in files.items():
-        file = folder / name
-        if not file.is_file():
-            return f"{name} is missing"
-        if file.stat().st_size != facts["size_bytes"]:
-            return f"{name} is {file.stat().st_size:,} of {facts['size_bytes']:,} bytes long"
-    return ""
+    """The checkpoints of a run, oldest step first. Sizes only: training compares the hashes before it resumes."""
+    return [Checkpoint(folder, checkpoint_step(folder), why_torn(folder, hashes=False)) for folder in checkpoints(path)]
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

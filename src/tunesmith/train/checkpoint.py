@@ -25,14 +25,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tunesmith.errors import ResumeError, TrainingError
+from tunesmith.model.checkpoints import MANIFEST, RESUME, checkpoints, why_incomplete
 from tunesmith.model.fingerprint import file_sha256
 from tunesmith.model.folder import open_permissions, put_in_place
 from tunesmith.train.optim import pack_state, unpack_state
 from tunesmith.train.state import TrainerState
 
-MANIFEST = "manifest.json"
-OPTIMIZER, RESUME = "optimizer.safetensors", "resume.json"
-CHECKPOINT_NAME = re.compile(r"^checkpoint-(\d+)$")
+OPTIMIZER = "optimizer.safetensors"
 PART_SUFFIX = ".part"
 
 
@@ -46,40 +45,6 @@ class Identity:
 
     must_match: Mapping[str, str]
     may_change: Mapping[str, str]
-
-
-def checkpoint_step(folder: Path) -> int:
-    """The step in a checkpoint folder's name, -1 for another folder."""
-    match = CHECKPOINT_NAME.match(folder.name)
-    return int(match[1]) if match else -1
-
-
-def checkpoints(run: Path) -> list[Path]:
-    """Checkpoint folders of a run, oldest first, complete or not."""
-    found = [path for path in run.glob("checkpoint-*") if path.is_dir() and checkpoint_step(path) >= 0]
-    return sorted(found, key=checkpoint_step)
-
-
-def why_incomplete(folder: Path, *, hashes: bool = True) -> str:
-    """Why a checkpoint cannot be resumed from, or an empty string."""
-    manifest = folder / MANIFEST
-    if not manifest.is_file():
-        return f"{MANIFEST} is missing: it was not finished"
-    try:
-        files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
-    except (ValueError, KeyError):
-        return f"{MANIFEST} cannot be read"
-    for name, facts in files.items():
-        file = folder / name
-        if not file.is_file():
-            return f"{name} is missing"
-        if file.stat().st_size != facts["size_bytes"]:
-            return f"{name} is {file.stat().st_size:,} of {facts['size_bytes']:,} bytes long"
-        if hashes and file_sha256(file) != facts["sha256"]:
-            return f"{name} has changed since it was written"
-    if RESUME not in files:
-        return "it holds the model only (`save_only_model: true`)"
-    return ""
 
 
 def newest_complete(run: Path, say: Callable[[str], None]) -> Path | None:

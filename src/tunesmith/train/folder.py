@@ -18,7 +18,8 @@ import yaml
 from tunesmith import __version__
 from tunesmith.config.resolve import Resolved
 from tunesmith.errors import ConfigError, ResumeError
-from tunesmith.train.checkpoint import checkpoints, newest_complete, remove_parts, why_incomplete
+from tunesmith.model.checkpoints import checkpoints, why_incomplete
+from tunesmith.train.checkpoint import newest_complete, remove_parts
 from tunesmith.train.sinks import RUN_LOG, TRAINER_LOG
 from tunesmith.train.state import STATE_FILE
 

@@ -22,6 +22,7 @@ from tunesmith.data.prepare import prepare
 from tunesmith.data.store import ExampleStore
 from tunesmith.errors import ConfigError
 from tunesmith.model.adapters import count_parameters, leave_inputs_to_autocast, prepare_trainable, restore_adapter
+from tunesmith.model.checkpoints import checkpoints
 from tunesmith.model.load import load_model, load_tokenizer, model_folder
 from tunesmith.model.quiet import quiet_transformers
 from tunesmith.model.save import save_into, save_weights
@@ -32,7 +33,6 @@ from tunesmith.train import folder as run_folder
 from tunesmith.train.card import write_card
 from tunesmith.train.checkpoint import (
     check_identity,
-    checkpoints,
     load_training_state,
     rotate,
     save_training_state,

@@ -11,7 +11,8 @@ import pytest
 
 from tunesmith.cli.runs import run
 from tunesmith.errors import UserError
-from tunesmith.runs.directory import MANIFEST_FILE, STATE_FILE, find_runs, read_log, read_run
+from tunesmith.model.checkpoints import MANIFEST
+from tunesmith.runs.directory import STATE_FILE, find_runs, read_log, read_run
 
 LOG = [
     {"current_steps": 5, "total_steps": 20, "loss": 2.5, "lr": 1e-3, "epoch": 1.0},
@@ -35,7 +36,7 @@ def make_run(path: Path, *, age_s: float = 0.0) -> Path:
         folder.mkdir()
         (folder / "resume.json").write_text("{}  ", encoding="utf-8")
         manifest = {"files": {"resume.json": {"size_bytes": size_bytes}}}
-        (folder / MANIFEST_FILE).write_text(json.dumps(manifest), encoding="utf-8")
+        (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
     (path / "checkpoint-15").mkdir()
     then = time.time() - age_s
     os.utime(path / "trainer_log.jsonl", (then, then))
