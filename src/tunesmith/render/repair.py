@@ -25,9 +25,8 @@ def check_required_tokens(name: str, required: tuple[str, ...], encoder: Encoder
             where="template",
             why="written as several ordinary tokens, they would not mark a turn as the model learned it, "
             "and generation could not stop at them",
-            fix="choose the template of the model's own family (`tunesmith template list`), leave `template` out to "
-            "use the model's own, or add the tokens openly: "
-            f"`add_special_tokens: {','.join(missing)}` with `resize_vocab: true`",
+            fix="choose the template of the model's own family (`tunesmith template list`), or leave `template` out to "
+            "use the model's own",
         )
 
 
