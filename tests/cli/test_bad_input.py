@@ -203,3 +203,19 @@ def test_the_folder_of_another_run_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ResumeError, match="was not made by this run"):
         run_training(project, "saved", max_steps=4, save_strategy="steps", lora_rank=2)
     assert (run / "adapter_model.safetensors").read_bytes() == before
+
+
+def test_a_full_disk_anywhere_is_no_bug_of_the_program(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import errno
+
+    from tunesmith.cli import main as cli
+
+    def full(_: list[str]) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", "/runs/out/run.log")
+
+    monkeypatch.setattr(cli, "_dispatch", full)
+    assert cli.main(["train", "x.yaml"]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: the disk is full\nwhere: /runs/out/run.log")

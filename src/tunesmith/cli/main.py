@@ -9,6 +9,7 @@ about 0.1 s, without torch, numpy or transformers. To add a verb: write `cli/<ve
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -94,9 +95,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader (`| head`) has left. Python flushes stdout once more at exit: give it somewhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE
-    except Exception:
+    except Exception as err:
+        if isinstance(err, OSError) and err.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _report_full_disk(err)
         _report_bug(arguments)
         return EXIT_BUG
+
+
+def _report_full_disk(err: OSError) -> int:
+    """A full disk is no bug, wherever it is met."""
+    full = UserError(
+        "the disk is full",
+        where=str(err.filename or ""),
+        why="what was being written is incomplete; whole checkpoints and exports are untouched",
+        fix="free some space and run the same command again",
+    )
+    print(full.render(), file=sys.stderr)
+    return full.exit_code
 
 
 def program_name() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,23 @@ def save_weights(model: Any, folder: Path) -> None:
     card = folder / "README.md"
     if card.is_file():
         card.unlink()
+
+
+def tokenizer_files(tokenizer: Any) -> dict[str, bytes]:
+    """The files of a tokenizer by name, taken once, so that a checkpoint only has to write bytes.
+
+    The tokenizers library reports a full disk as a bare `Exception`; writing bytes reports it as what it is.
+    """
+    with tempfile.TemporaryDirectory(prefix="tunesmith-tokenizer-") as name:
+        tokenizer.save_pretrained(name)
+        return {str(file.relative_to(name)): file.read_bytes() for file in Path(name).rglob("*") if file.is_file()}
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files by their names into a folder."""
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
 
 
 def save_into(folder: Path, *writers: Any) -> list[str]:

@@ -86,11 +86,12 @@ def write_checkpoint(run: Path, step: int, fill: Callable[[Path], None], keep: P
         _flush(run)
     except (OSError, SafetensorError) as err:
         shutil.rmtree(part, ignore_errors=True)
-        raise _save_failure(err, place, keep) from err
+        raise save_failure(err, place, keep) from err
     return place
 
 
-def _save_failure(err: Exception, place: Path, keep: Path | None) -> TrainingError:
+def save_failure(err: Exception, place: Path, keep: Path | None) -> TrainingError:
+    """What to tell the user when `place` could not be written; `keep` is the newest checkpoint before it."""
     full = getattr(err, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(err)
     free = shutil.disk_usage(place.parent).free if place.parent.is_dir() else 0
     kept = f"{keep.name} is untouched" if keep else "there was no earlier checkpoint"

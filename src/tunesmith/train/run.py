@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from tunesmith.config import Config
 from tunesmith.config.resolve import Resolved
@@ -25,7 +26,7 @@ from tunesmith.model.adapters import count_parameters, leave_inputs_to_autocast,
 from tunesmith.model.checkpoints import checkpoints
 from tunesmith.model.load import load_model, load_tokenizer, model_folder
 from tunesmith.model.quiet import quiet_transformers
-from tunesmith.model.save import save_into, save_weights
+from tunesmith.model.save import save_into, save_weights, tokenizer_files, write_files
 from tunesmith.model.scorer import Scorer, verify_scorer
 from tunesmith.model.verify import read_model_config
 from tunesmith.render import load_renderer
@@ -35,6 +36,7 @@ from tunesmith.train.checkpoint import (
     check_identity,
     load_training_state,
     rotate,
+    save_failure,
     save_training_state,
     write_checkpoint,
 )
@@ -101,6 +103,8 @@ class Run:
         self.resolved = decide_layout(self.resolved, self.runtime.device)
         self.tokenizer = load_tokenizer(self.config)
         self.renderer = load_renderer(self.config, self.tokenizer, _model_type(self.config))
+        self.tokenizer.padding_side = "left"  # what generation in batches needs
+        self.tokenizer_files = tokenizer_files(self.tokenizer)
         need_eval = self.config.do_eval or self.config.eval_strategy != "no"
         self.prepared = prepare(self.config, self.renderer, self.resolved.config_dir, need_eval=need_eval)
         self.plan = plan_spec(self.config, self.runtime.world_size)
@@ -268,7 +272,7 @@ class Run:
 
     def _fill_checkpoint(self, part: Path) -> None:
         save_weights(self.model, part)
-        self.tokenizer.save_pretrained(str(part))
+        write_files(part, self.tokenizer_files)
         self.state.write(part)
         run_folder.write_json(part / run_folder.CONTRACT_FILE, self.renderer.contract())
         if not self.config.save_only_model:
@@ -284,8 +288,14 @@ class Run:
             self.reporter.say("evaluation: " + _line(metrics))
         if not self.runtime.is_main:
             return
-        self.renderer.tokenizer.padding_side = "left"  # what generation in batches needs
-        save_into(self.folder, lambda part: save_weights(self.model, part), self.tokenizer.save_pretrained)
+        try:
+            save_into(
+                self.folder,
+                lambda part: save_weights(self.model, part),
+                lambda part: write_files(part, self.tokenizer_files),
+            )
+        except (OSError, SafetensorError) as err:
+            raise save_failure(err, self.folder, next(reversed(checkpoints(self.folder)), None)) from err
         self.state.write(self.folder)
         results = self._results()
         run_folder.write_json(self.folder / "train_results.json", results)
