@@ -7,16 +7,23 @@ Several processes are started when FORCE_TORCHRUN is true or more than one GPU i
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 
 def run(argv: list[str]) -> int:
-    """Train as `argv` says. The settings are checked before any process is started or torch is imported."""
+    """Train as `argv` says. Settings and model files are checked before any process is started or torch is imported."""
     from tunesmith.config.resolve import resolve
+    from tunesmith.model.verify import verify_model_folder
     from tunesmith.runs.process import launch_torchrun, wants_torchrun
 
     resolved = resolve(argv, verb="train")
+    base = Path(resolved.config.model_name_or_path or "")
+    if base.is_dir():
+        verify_model_folder(base)
     if wants_torchrun(os.environ):
         return launch_torchrun(argv)
+    if os.environ.get("RANK", "0") == "0":
+        print("loading torch and transformers", flush=True)  # the first seconds would otherwise pass in silence
     from tunesmith.train.run import train
 
     return train(resolved)
