@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -142,11 +143,8 @@ class Loop:
         for number, micro in enumerate(micro_batches):
             seed_everything(self.settings.seed, step, rank, number)
             batch = collate(self.store, micro).to(self.runtime.device)
-            if number + 1 < len(micro_batches):
-                with self.runtime.no_sync(self.scorer):
-                    out = self.stage.step(self.scorer, batch)
-                    self._backward(out.loss_sum * scale)
-            else:
+            more_to_come = number + 1 < len(micro_batches)
+            with self.runtime.no_sync(self.scorer) if more_to_come else nullcontext():
                 out = self.stage.step(self.scorer, batch)
                 self._backward(out.loss_sum * scale)
             loss_sum += out.loss_sum.detach().double().cpu()
