@@ -44,6 +44,13 @@ def test_epochs_and_seeds_give_other_orders_and_the_same_one_twice() -> None:
     assert epoch_order(50, 1, 1) == epoch_order(50, 1, 1)
 
 
+@pytest.mark.parametrize("packing", [False, True])
+def test_the_next_epoch_is_planned_in_another_order(packing: bool) -> None:
+    spec = PlanSpec(8, 100, packing=packing, pack_tokens=128 if packing else 0)
+    assert _members(plan_epoch(LENGTHS, spec, 0)) != _members(plan_epoch(LENGTHS, spec, 1))
+    assert _members(plan_epoch(LENGTHS, spec, 1)) == _members(plan_epoch(LENGTHS, spec, 1))
+
+
 def test_the_order_is_the_same_in_every_version_for_ever() -> None:
     """A resumed run recomputes it: should this change, old checkpoints would continue with other rows."""
     assert epoch_order(10, seed=42, epoch=0) == [4, 5, 3, 7, 2, 0, 8, 9, 1, 6]
