@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import torch
 from torch import nn
@@ -29,37 +29,62 @@ class Evaluator:
     micro_batch_tokens: int
     with_accuracy: bool
 
+    @property
+    def metric_names(self) -> list[str]:
+        """What `metric_for_best_model` may name."""
+        names = ["", *self.sets] if len(self.sets) > 1 else list(self.sets)
+        kinds = ["loss", "accuracy"] if self.with_accuracy else ["loss"]
+        return [f"{_prefix(name)}{kind}" for name in names for kind in kinds]
+
     def evaluate(self, scorer: nn.Module) -> dict[str, float]:
-        """`eval_loss` (`eval_NAME_loss`), with accuracy where asked for, and the time and rate of it."""
+        """`eval_loss`, with accuracy where asked for, and the time and rate of it.
+
+        Several sets: `eval_NAME_loss` each, and `eval_loss` over the tokens of all.
+        """
         was_training = scorer.training
         scorer.eval()
         results: dict[str, float] = {}
+        total = _Sums()
         try:
             for name, store in self.sets.items():
-                prefix = f"eval_{name}_" if name else "eval_"
-                results |= {prefix + key: value for key, value in self._evaluate_set(scorer, store).items()}
+                started_s = time.monotonic()
+                sums = self._evaluate_set(scorer, store)
+                total = total.plus(sums)
+                elapsed_s = max(time.monotonic() - started_s, 1e-9)
+                speed = {"runtime": round(elapsed_s, 3), "samples_per_second": round(len(store) / elapsed_s, 3)}
+                results |= {_prefix(name) + key: value for key, value in {**sums.metrics(), **speed}.items()}
         finally:
             scorer.train(was_training)
-        return results
+        return {**results, **{"eval_" + key: value for key, value in total.metrics().items()}}
 
     @torch.no_grad()
-    def _evaluate_set(self, scorer: nn.Module, store: ExampleStore) -> dict[str, float]:
-        started_s = time.monotonic()
+    def _evaluate_set(self, scorer: nn.Module, store: ExampleStore) -> _Sums:
         plan = plan_evaluation(store.lengths.tolist(), self.micro_batch_tokens, self.runtime.world_size)
-        loss_sum = weight = accuracy_sum = accuracy_weight = 0.0
+        sums = _Sums()
         module = getattr(scorer, "module", scorer)  # no gradients to exchange: past the data parallel wrapper
         for micro in plan.micro_batches[self.runtime.rank]:
             out = self.stage.step(module, collate(store, micro).to(self.runtime.device))
-            loss_sum += float(out.loss_sum)
-            weight += float(out.weight)
-            if self.with_accuracy and "accuracy" in out.metrics:
-                right, counted = out.metrics["accuracy"]
-                accuracy_sum, accuracy_weight = accuracy_sum + float(right), accuracy_weight + float(counted)
-        loss_sum, weight, accuracy_sum, accuracy_weight = self.runtime.sum(
-            [loss_sum, weight, accuracy_sum, accuracy_weight]
-        )
-        results = {"loss": loss_sum / weight}
-        if accuracy_weight:
-            results["accuracy"] = accuracy_sum / accuracy_weight
-        elapsed_s = max(time.monotonic() - started_s, 1e-9)
-        return {**results, "runtime": round(elapsed_s, 3), "samples_per_second": round(len(store) / elapsed_s, 3)}
+            right, counted = out.metrics.get("accuracy", (0.0, 0.0)) if self.with_accuracy else (0.0, 0.0)
+            sums = sums.plus(_Sums(float(out.loss_sum), float(out.weight), float(right), float(counted)))
+        return _Sums(*self.runtime.sum(astuple(sums)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    """What an evaluation adds up; means are taken once, at the end."""
+
+    loss: float = 0.0
+    weight: float = 0.0
+    right: float = 0.0
+    counted: float = 0.0
+
+    def plus(self, other: _Sums) -> _Sums:
+        return _Sums(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
+
+    def metrics(self) -> dict[str, float]:
+        means = {"loss": self.loss / self.weight}
+        return {**means, "accuracy": self.right / self.counted} if self.counted else means
+
+
+def _prefix(name: str) -> str:
+    return f"eval_{name}_" if name else "eval_"

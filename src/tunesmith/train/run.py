@@ -203,6 +203,7 @@ class Run:
             self.state = load_training_state(start, self.model, self.optimizer)
             self.state.finished = False
         self.state.max_steps, self.state.num_train_epochs = total_steps, num_epochs
+        schedule = make_schedule(schedule_spec(config, total_steps))
         plateau = plateau_of(config)
         if plateau is not None:
             vars(plateau).update(self.state.plateau)
@@ -210,6 +211,12 @@ class Run:
         eval_tokens = min(config.per_device_eval_batch_size * config.cutoff_len, largest)
         evaluator = Evaluator(self.runtime, self.stage, self.prepared.evals, eval_tokens, config.compute_accuracy)
         settings = loop_settings(config, total_steps, bool(self.prepared.evals))
+        if self.prepared.evals and settings.metric not in evaluator.metric_names:
+            raise ConfigError(
+                f"`metric_for_best_model: {config.metric_for_best_model}` is not something that is evaluated here",
+                where=self.resolved.origins["metric_for_best_model"].where,
+                fix=f"choose one of {', '.join(evaluator.metric_names)}",
+            )
         scaled = torch.amp.GradScaler(self.runtime.device.type) if compute == torch.float16 else None
         self.loop = Loop(
             self.runtime,
@@ -218,7 +225,7 @@ class Run:
             self.store,
             self.plan,
             self.optimizer,
-            make_schedule(schedule_spec(config, total_steps)),
+            schedule,
             plateau,
             settings,
             self.state,

@@ -133,7 +133,8 @@ def decide_checkpointing(resolved: Resolved, model: nn.Module, row_tokens: int, 
 def activation_bytes(model: nn.Module, num_tokens: int) -> int:
     """Rough size of what a forward pass keeps for the backward pass: 24 hidden and 8 MLP vectors per layer.
 
-    Calibrated on Llama-like models with LoRA on all linear layers in bf16 (two bytes) on a CPU.
+    LoRA on all linear layers of a 135M Llama in bf16 on a CPU: 1.37 MB per token measured (peak of the process at 1,978
+    tokens less that at 518), 1.57 MB by this rule.
     """
     config = getattr(model, "config", None)
     text = config.get_text_config() if config is not None and hasattr(config, "get_text_config") else config

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.training import history, run_training, weights, write_project
+from tests.training import history, rows, run_training, weights, write_project
 
 from tunesmith.errors import ConfigError, TrainingError
 from tunesmith.train.evaluate import Evaluator
@@ -89,6 +89,47 @@ def test_evaluation_loss_is_the_mean_over_all_tokens(project: Path) -> None:
     ]
     first, second = (json.loads((run / "eval_results.json").read_text())["eval_loss"] for run in runs)
     assert first == pytest.approx(second, abs=1e-6)
+
+
+def test_several_evaluation_sets_have_a_loss_each_and_one_over_all_tokens(project: Path) -> None:
+    for name, num_rows, seed in (("short", 5, 1), ("long", 9, 2)):
+        (project / "data" / f"{name}.json").write_text(json.dumps(rows(num_rows, seed=seed, longest=3 * num_rows)))
+    info = {name: {"file_name": f"{name}.json"} for name in ("rows", "short", "long")}
+    (project / "data" / "dataset_info.json").write_text(json.dumps(info))
+    settings = {"eval_dataset": "short,long", "eval_strategy": "steps", "eval_steps": 2, "max_steps": 2}
+    each = run_training(project, "each", eval_on_each_dataset=True, **settings)
+    merged = run_training(project, "merged", **settings)
+    apart, together = (json.loads((run / "eval_results.json").read_text()) for run in (each, merged))
+    assert {"eval_short_loss", "eval_long_loss"} <= set(apart)
+    assert apart["eval_loss"] == pytest.approx(together["eval_loss"], abs=1e-6)
+    assert apart["eval_short_loss"] != apart["eval_long_loss"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"metric_for_best_model": "rouge"}, "eval_loss"),
+        ({"lr_scheduler_type": "reduce_lr_on_plateau", "lr_scheduler_kwargs": {"patients": 3}}, "patients"),
+        ({"optim": "sgd", "optim_args": "momentun=0.9"}, "optim_args"),
+    ],
+)
+def test_a_name_that_does_not_exist_is_refused_before_the_first_step(
+    project: Path, settings: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        run_training(project, **settings, **EVALUATED)
+    assert named in caught.value.render()
+
+
+@pytest.mark.parametrize(("free_bytes", "on"), [(1_000, True), (10**12, False), (None, True)])
+def test_activations_are_recomputed_only_where_memory_is_short(
+    project: Path, monkeypatch: pytest.MonkeyPatch, free_bytes: int | None, on: bool
+) -> None:
+    from tunesmith.train import settings
+
+    monkeypatch.setattr(settings, "available_memory_bytes", lambda device: free_bytes)
+    run = run_training(project, max_steps=1)
+    assert f"gradient_checkpointing: {str(on).lower()}  # " in (run / "run.yaml").read_text()
 
 
 def test_the_log_has_the_keys_that_readers_know(project: Path) -> None:
