@@ -18,5 +18,5 @@ def test_known_weights_equal_those_of_the_rows_even_where_the_prompt_is_trained(
     store = builder.build()
     known = SupervisedFineTuning().example_weights(store)
     assert known.tolist() == [2.0, 2.5, 0.0]
-    trained = [float(collate(store, [index]).weights_BT.sum()) for index in range(3)]
+    trained = [float(collate(store, [index]).weights_N.sum()) for index in range(3)]
     assert np.allclose(known, trained)
