@@ -6,9 +6,9 @@ a chunk of tokens at a time, so that the logits of a row are never held.
 
 | loss | per token | reference |
 |---|---|---|
-| DFT | -p x log p, p without gradient | Wu et al. 2025, arXiv 2508.05629 |
-| EAFT | -(H / 3)^alpha x log p, H the entropy over the 20 likeliest tokens, without gradient | the public tool |
-| ASFT | DFT + alpha x KL(reference || policy) | Zhu et al. 2025, arXiv 2509.23753; the public tool |
+| DFT | -p x log p, no gradient through p | Wu et al. 2025, arXiv 2508.05629 |
+| EAFT | -(H / 3)^alpha x log p, H: entropy of the top 20 tokens, no gradient | Diao et al. 2026, arXiv 2601.02151 |
+| ASFT | DFT + alpha x KL(reference || policy) | Zhu et al. 2025, arXiv 2509.23753 |
 | label smoothing | -(1 - eps) x log p - eps x mean over the vocabulary of log p | Szegedy et al. 2016; transformers |
 """
 
