@@ -1,11 +1,11 @@
-"""The names that `reward_functions` may hold, and how they become sources. Own code is tried last, as `module:function`.
+"""The names that `reward_functions` may hold, and how they become sources; own code is tried last.
 
-    rewards.py:brevity                a Python function of a file (executed)      package.module:function
-    regex:PATTERN, fullmatch:PATTERN  the pattern is in the answer; is the answer
-    exact, exact:COLUMN               the final answer is the column's (default column: answer)
-    json, json_equal[:COLUMN]         the answer is JSON; equals the column's value (default column: answer)
-    json_schema[:COLUMN|:FILE.json]   a schema accepts the answer (default column: schema)
-    finished, overlong:LIMIT:MARGIN   the answer ended by itself; became too long
+rewards.py:brevity                a Python function of a file (executed)      package.module:function
+regex:PATTERN, fullmatch:PATTERN  the pattern is in the answer; is the answer
+exact, exact:COLUMN               the final answer is the column's (default column: answer)
+json, json_equal[:COLUMN]         the answer is JSON; equals the column's value (default column: answer)
+json_schema[:COLUMN|:FILE.json]   a schema accepts the answer (default column: schema)
+finished, overlong:LIMIT:MARGIN   the answer ended by itself; became too long
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def rewards_from_config(config: Config, config_dir: Path, open_model: OpenModel)
     if not functions and not config.reward_model:
         raise ConfigError(
             f"stage {config.stage} needs a reward, and none is named",
-            fix="set reward_model to a reward model (stage: rm trains one), or reward_functions to a list, such as exact",
+            fix="set reward_model to a reward model (stage: rm trains one), or reward_functions to a list",
         )
     return Rewards([*map(opener, config.reward_model), *functions], config.reward_weights)
 
