@@ -78,6 +78,14 @@ class RlhfOptions:
     ppo_whiten_rewards: bool = option(
         False, en="Whiten the rewards before advantages.", zh="计算优势前先白化奖励。", later=_LATER
     )
+    ref_policy: str = option(
+        "start",
+        en="The reference where no ref_model is given: the weights that the run starts from, or the base model "
+        "without any adapter. They differ when training goes on with an adapter.",
+        zh="未指定 ref_model 时的参考：训练开始时的权重，或不带适配器的基座模型；继续训练已有适配器时两者不同。",
+        choices=("start", "base"),
+        later=_LATER,
+    )
     ref_model: str | None = option(None, en="Reference model.", zh="参考模型。", later=_LATER)
     ref_model_adapters: tuple[str, ...] = option(
         (), en="Adapters of the reference model.", zh="参考模型的适配器。", later=_LATER
