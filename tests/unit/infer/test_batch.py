@@ -37,7 +37,7 @@ def model(folder):
 
 @pytest.fixture
 def trained(folder, tmp_path):
-    """As in a training: PEFT, attention over flat rows, gradient checkpointing, train mode, one module frozen in eval."""
+    """As in a training: PEFT, dropout, attention over flat rows, gradient checkpointing, one module kept in eval."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
@@ -232,7 +232,5 @@ def test_rows_are_chosen_as_one_row_is(params: SamplingParams) -> None:
     def generators() -> list[torch.Generator]:
         return [torch.Generator().manual_seed(row) for row in range(5)]
 
-    one_by_one = [
-        choose_token(row, ids, params, g) for row, ids, g in zip(logits_BV, seen, generators(), strict=True)
-    ]
+    one_by_one = [choose_token(row, ids, params, g) for row, ids, g in zip(logits_BV, seen, generators(), strict=True)]
     assert choose_tokens(logits_BV, seen, params, generators()) == one_by_one

@@ -136,7 +136,7 @@ def load_function(target: str, folders: Sequence[Path]) -> FunctionReward:
             f"{source} has no function '{attribute}'" if function is None else f"{target} is no function",
             fix=f"{did_you_mean(attribute, known)} It has: {', '.join(sorted(known)) or 'no functions'}.".strip(),
         )
-    return FunctionReward(function, Path(source).name + ":" + attribute if is_file else target, module.__file__ or "")
+    return FunctionReward(function, target, module.__file__ or "")
 
 
 def _find(source: str, folders: Sequence[Path]) -> Path:

@@ -35,6 +35,8 @@ ScoreSequences = Callable[[Sequence[Sequence[int]]], Sequence[float]]
 """Token id sequences in, one score each out: what a loaded reward model is to this package."""
 
 ADAPTER_NAME = "reward"
+SCORING_ROW_TOKENS = 2048
+"""Rows without gradients may be longer than those of training, which were planned for prompts alone."""
 
 
 class ModelReward:
@@ -60,7 +62,7 @@ class ModelReward:
 
         def score_sequences(sequences: Sequence[Sequence[int]]) -> list[float]:
             with evaluating(scorer), standing_in():
-                return end_values(scorer, sequences, setup.row_tokens)
+                return end_values(scorer, sequences, max(setup.row_tokens, SCORING_ROW_TOKENS))
 
         self._score_sequences = score_sequences
 

@@ -24,6 +24,7 @@ from tunesmith.train.rewards.model import named_reward_model
 from tunesmith.train.rewards.sample import Reward
 
 _OWN_CODE = re.compile(r"(?:.+\.py|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):[A-Za-z_]\w*")
+_ALONE, _WITH_MORE = ("json", "finished"), ("regex", "fullmatch", "overlong")
 FORMS = ("regex:PATTERN", "fullmatch:PATTERN", "exact", "json", "json_equal", "json_schema", "finished", "overlong:L:M")
 
 Open = Callable[[str, str, Sequence[Path]], Reward]
@@ -61,7 +62,7 @@ def rewards_from_config(config: Config, config_dir: Path) -> Rewards:
 def open_source(name: str, folders: Sequence[Path]) -> Reward:
     """The source of one entry of `reward_functions`. Raises: ConfigError when it is none."""
     kind, colon, rest = name.partition(":")
-    if kind in _KINDS and (colon or kind not in ("regex", "fullmatch", "overlong")):
+    if kind in _KINDS and not (rest and kind in _ALONE) and not (not rest and kind in _WITH_MORE):
         return _KINDS[kind](name, rest, folders)
     if _OWN_CODE.fullmatch(name):
         return load_function(name, folders)
