@@ -1,7 +1,8 @@
 """Which stage a dataset fits: what its layout holds, against the kind of rows that the stage learns from.
 
-A dataset that does not fit is refused before any row is converted, with the stage that it fits, or with the columns that
-its entry should name where the rows have them. The public tool drops such rows one by one, or trains on half of them.
+A dataset that does not fit is refused before any row is converted, with the stage that it fits, or with the columns
+that its entry should name where the rows have them. The public tool drops such rows one by one, or trains on half of
+them.
 """
 
 from __future__ import annotations

@@ -61,8 +61,8 @@ def test_an_entry_without_a_source_is_refused(workspace: Workspace) -> None:
 @pytest.mark.parametrize(
     ("raw", "stages"),
     [
-        ({"ranking": True}, "dpo or rm"),
-        ({"columns": {"prompt": "instruction", "response": "output", "kto_tag": "input"}}, "stage kto"),
+        ({"ranking": True}, "`stage: rm` or `stage: dpo`"),
+        ({"columns": {"prompt": "instruction", "response": "output", "kto_tag": "input"}}, "`stage: kto`"),
     ],
 )
 def test_preference_and_feedback_data_name_the_stage_that_fits(
@@ -165,6 +165,17 @@ def test_plain_text_named_by_its_path_is_sent_to_the_stage_that_fits(workspace: 
     assert "stage: pt" in caught.value.fix
 
 
+def test_documents_registered_for_pretraining_are_sent_to_it_or_to_the_column_that_is_missing(
+    workspace: Workspace,
+) -> None:
+    workspace.write("a.jsonl", [{"text": "t"}])
+    workspace.register(d={"file_name": "a.jsonl", "columns": {"prompt": "text"}})
+    with pytest.raises(DataError) as caught:
+        workspace.prepare("d")
+    assert "stage: pt" in caught.value.fix
+    assert '"response": "COLUMN"' in caught.value.fix
+
+
 def test_rows_of_no_known_format_are_refused_with_their_columns(workspace: Workspace) -> None:
     workspace.write("a.jsonl", [{"frage": "q", "antwort": "a"}])
     with pytest.raises(DataError) as caught:
@@ -175,8 +186,8 @@ def test_rows_of_no_known_format_are_refused_with_their_columns(workspace: Works
 @pytest.mark.parametrize(
     ("row", "stages"),
     [
-        ({"instruction": "q", "output": "", "chosen": "a", "rejected": "b"}, "dpo or rm"),
-        ({"instruction": "q", "output": "a", "label": False}, "kto"),
+        ({"instruction": "q", "output": "", "chosen": "a", "rejected": "b"}, "`stage: rm` or `stage: dpo`"),
+        ({"instruction": "q", "output": "a", "label": False}, "`stage: kto`"),
     ],
 )
 def test_pairs_and_verdicts_named_by_their_path_are_not_taken_for_answers(
@@ -185,4 +196,4 @@ def test_pairs_and_verdicts_named_by_their_path_are_not_taken_for_answers(
     workspace.write("a.jsonl", [row] * 3)
     with pytest.raises(DataError) as caught:
         workspace.prepare("a.jsonl")
-    assert f"stage {stages}" in caught.value.fix
+    assert f"it fits {stages};" in caught.value.fix

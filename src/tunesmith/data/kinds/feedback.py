@@ -52,7 +52,7 @@ def render(row: Feedback, rendering: Rendering) -> RenderedRow:
 
     Raises: RowError when the answer has no token within `cutoff_len`.
     """
-    answered = render_answer(row.prompt, row.answer, row.tools, rendering, "answer")
+    answered = render_answer(row.prompt, row.answer, row.tools, rendering, "")
     example, num_context = answered.example, answered.num_context
     laid = Example(
         ids=example.input_ids,
@@ -140,6 +140,6 @@ KIND = Kind(
     needs='a dataset of labelled answers (a column of true and false, named as "kto_tag")',
     read=read,
     render=render,
-    part_names=("prompt", "answer"),
+    part_names=lambda example: ("prompt", "good answer" if example.numbers[DESIRABLE] else "bad answer"),
     finish=finish,
 )

@@ -78,5 +78,5 @@ KIND = Kind(
     needs='a dataset of pairs ("ranking": true, with the columns chosen and rejected)',
     read=read,
     render=render,
-    part_names=("prompt", "chosen", "rejected"),
+    part_names=lambda example: ("prompt", "chosen", "rejected"),
 )
