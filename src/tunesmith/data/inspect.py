@@ -129,9 +129,9 @@ def _parts(example: Example, renderer: Renderer) -> Iterator[tuple[Token, ...]]:
         yield tuple(map(Token, prefix, renderer.token_texts(prefix), example.weights))
     start = num_prefix
     for length in branches:
-        ids, weights = (values[start : start + length] for values in (example.ids, example.weights))
+        ids = example.ids[start : start + length]
         texts = renderer.token_texts([*prefix, *ids])[num_prefix:]
-        yield tuple(map(Token, ids, texts, weights))
+        yield tuple(map(Token, ids, texts, example.weights[start:]))
         start += length
 
 

@@ -162,8 +162,16 @@ class Ledger:
         lines = _table(self.files)
         for use, totals in self.totals.items():
             lines += totals.lines(use)
-        lines += self._loss_lines()
+        lines += self._split_lines() + self._loss_lines()
         return lines + [f"note: {note}" for note in self.notes]
+
+    def _split_lines(self) -> list[str]:
+        num_split = sum(counts.num_split for counts in self.files)
+        if not num_split:
+            return []
+        num_chunks = sum(entry.num_chunks for entry in self.entries if entry.num_chunks > 1)
+        into = f"{num_chunks:,} chunks of at most cutoff_len tokens"
+        return [f"split: {num_split:,} long documents into {into}; no token is lost"]
 
     def _loss_lines(self) -> list[str]:
         lines = []
@@ -176,12 +184,6 @@ class Ledger:
         num_cut_tokens = sum(counts.num_cut_tokens for counts in self.files)
         if num_cut_tokens:
             lines.append(f"cut: {num_cut_tokens:,} tokens beyond cutoff_len")
-        num_split = sum(counts.num_split for counts in self.files)
-        if num_split:
-            num_chunks = sum(entry.num_chunks for entry in self.entries if entry.num_chunks > 1)
-            lines.append(
-                f"split: {num_split:,} rows into {num_chunks:,} chunks of at most cutoff_len tokens; no token is lost"
-            )
         if self._repeats:
             first, number = self._repeats.most_common(1)[0]
             lines.append(

@@ -116,7 +116,7 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A prompt with one answer as tokens, cut at `cutoff_len`; `num_context` tokens come before the first trained one."""
+    """A prompt with one answer as tokens, cut at `cutoff_len`; its first trained token stands at `num_context`."""
 
     example: RenderedExample
     full_ids: tuple[int, ...]

@@ -1,9 +1,9 @@
 """Feedback: a prompt with one answer and a thumb up or down (stage kto).
 
-An example is [prompt | answer | another row's answer]. The last piece serves the estimate of how far the policy has moved
-from its reference (KTO, Ethayarajh et al. 2024, https://arxiv.org/abs/2402.01306, section 4.1): answers to other prompts
-of the same split. It is the answer of the next row in order whose prompt is another one, so that it depends on
-nothing but the rows.
+An example is [prompt | answer | another row's answer]. The last piece serves the estimate of how far the policy has
+moved from its reference, on answers to other prompts (KTO, Ethayarajh et al. 2024, https://arxiv.org/abs/2402.01306,
+section 4.1). It is the answer of the next row of the split that has another prompt, so that it depends on nothing but
+the rows. The public tool takes the neighbour within a preprocessing batch, whatever its prompt.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def mismatched(store: ExampleStore, use: Use) -> list[int]:
     num_rows = len(store)
     if num_rows == 1:
         raise DataError(
-            f"there is just one row to {'train' if where == 'train' else 'evaluate'} on",
+            f"there is just one row to {'train' if use == 'train' else 'evaluate'} on",
             where=str(store.ref(0)),
             why="`stage: kto` measures how far the model has moved on answers of other rows",
             fix="add rows" if use == "train" else "raise val_size, or name an eval_dataset of two rows or more",
