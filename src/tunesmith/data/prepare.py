@@ -90,8 +90,8 @@ def prepare(
     _refuse_nothing(train, ledger)
     _refuse_missing_stops(train, config.min_stop_fraction, config.cutoff_len, intake.kind)
     finish = KINDS[intake.kind].finish
-    store = finish(train.store, "train")
-    evals = {name: finish(rows.store, "eval") for name, rows in eval_rows.items()}
+    store = finish(train.store, "train", config.cutoff_len)
+    evals = {name: finish(rows.store, "eval", config.cutoff_len) for name, rows in eval_rows.items()}
     return Prepared(store, evals, ledger, _fingerprint([*datasets, *eval_datasets], store, evals))
 
 

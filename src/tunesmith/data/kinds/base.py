@@ -85,7 +85,7 @@ class RenderedRow:
     num_chunks: int = 1
 
 
-def keep_as_built(store: ExampleStore, use: Use) -> ExampleStore:
+def keep_as_built(store: ExampleStore, use: Use, cutoff_len: int) -> ExampleStore:
     """The store of a split whose examples do not depend on each other."""
     return store
 
@@ -101,7 +101,7 @@ class Kind:
         read: (row, entry, format) -> the row as its type. Raises: RowError when a part is missing or wrong.
         render: (row, rendering) -> its examples. Raises: RowError when nothing could be learned from it.
         part_names: what the pieces of an example are, for previews; none when an example is one piece.
-        finish: (examples of a split, "train" or "eval") -> what is trained or evaluated on.
+        finish: (examples of a split, "train" or "eval", cutoff_len) -> what is trained or evaluated on.
             Raises: DataError when the split as a whole cannot be used.
     """
 
@@ -111,7 +111,7 @@ class Kind:
     read: Callable[[Row, DatasetEntry, Format], TrainingRow]
     render: Callable[[Any, Rendering], RenderedRow]
     part_names: Callable[[Example], tuple[str, ...]] = lambda example: ()
-    finish: Callable[[ExampleStore, Use], ExampleStore] = keep_as_built
+    finish: Callable[[ExampleStore, Use, int], ExampleStore] = keep_as_built
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,10 +67,9 @@ def render(row: Feedback, rendering: Rendering) -> RenderedRow:
     return RenderedRow([laid], answered.num_cut)
 
 
-def finish(store: ExampleStore, use: Use) -> ExampleStore:
-    """The examples with another row's answer as third piece; for training also a look at both thumbs.
+def finish(store: ExampleStore, use: Use, cutoff_len: int) -> ExampleStore:
+    """The examples with another row's answer as third piece, which is cut at `cutoff_len` like any other answer.
 
-    The third piece is cut so that no sequence is longer than the longest [prompt | answer] of the split.
     Raises: DataError when there is just one row, or all rows to train on have the same verdict.
     """
     if not len(store):
@@ -78,14 +77,13 @@ def finish(store: ExampleStore, use: Use) -> ExampleStore:
     if use == "train":
         _refuse_one_sided(store)
     partners = mismatched(store, use)
-    limit = int(store.lengths.max())
     builder = StoreBuilder()
     for index, partner in enumerate(partners):
         ids, weights = store.example(index)
         num_context = store.piece_lengths(index)[0]
         other_context = store.piece_lengths(partner)[0]
         other_ids, other_weights = (values[other_context:] for values in store.example(partner))
-        room = limit - num_context
+        room = cutoff_len - num_context
         builder.add(
             np.concatenate([ids, other_ids[:room]]).tolist(),
             np.concatenate([weights, other_weights[:room]]).tolist(),
