@@ -50,23 +50,22 @@ def learned_by_sft(workspace: Workspace, question: str, answer: str, **settings:
     return ids, weights
 
 
-@pytest.mark.parametrize("num_left", [None, 1, 4])
-def test_the_tokens_of_a_pair_are_those_of_sft_on_each_answer(real: Workspace, num_left: int | None) -> None:
-    """Whole, and cut `num_left` tokens behind the shared prompt."""
+@pytest.mark.parametrize("num_lost", [0, 1, 3])
+def test_the_tokens_of_a_pair_are_those_of_sft_on_each_answer(real: Workspace, num_lost: int) -> None:
+    """Whole, and with so many tokens of the longer answer cut off."""
     num_compared, num_cut = 0, 0
     for question, good, bad in zip(QUESTIONS, GOOD, BAD, strict=True):
         real.write("a.jsonl", [{"prompt": question, "chosen": good, "rejected": bad}])
         prepared = real.prepare("a.jsonl", stage="dpo")
-        settings = {"min_stop_fraction": 0.0}
-        if num_left is not None:
-            settings["cutoff_len"] = prepared.train.piece_lengths(0)[0] + num_left
-            prepared = real.prepare("a.jsonl", stage="dpo", on_bad_row="drop", **settings)
+        prompt, *answers = prepared.train.piece_lengths(0)
+        settings = {"min_stop_fraction": 0.0, "cutoff_len": prompt + max(answers) - num_lost}
+        prepared = real.prepare("a.jsonl", stage="dpo", **settings)
         num_cut += prepared.ledger.files[0].num_cut
         for answer, found in zip((good, bad), sequences(prepared.train, 0), strict=True):
             assert found == learned_by_sft(real, question, answer, **settings)
             num_compared += 1
     assert num_compared == 10
-    assert num_cut == (0 if num_left is None else 5)
+    assert num_cut == (5 if num_lost else 0)
 
 
 def test_the_shared_prompt_is_what_inference_is_fed(real: Workspace, renderer: Renderer) -> None:
