@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -134,7 +134,7 @@ def _sequences(store: ExampleStore, index: int, number: int, borders: Document) 
         return [_sequence(store, range(borders[0] + 1, borders[1]), borders[0], shift, number)]
     prefix_end = borders[1]
     found = []
-    for start, end in zip(borders[1:-1], borders[2:], strict=True):
+    for start, end in pairwise(borders[1:]):
         if prefix_end > borders[0]:  # the last token of the prefix predicts the first of the branch
             found.append(_sequence(store, range(start, end), prefix_end - 1, shift, number))
         else:

@@ -11,11 +11,12 @@ see each other. A preference pair is [prompt | chosen | rejected], so its prompt
 from __future__ import annotations
 
 import hashlib
-from array import array
 import json
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -102,11 +103,12 @@ class ExampleStore:
         return RowRef(dataset, file, line, position)
 
     def content_hash(self) -> str:
-        """SHA-256 over tokens, weights, pieces, numbers and rows: equal stores train equally. References do not count."""
+        """SHA-256 over all but the references: equal stores train equally."""
         digest = hashlib.sha256()
-        arrays = ((self.offsets, "<i8"), (self.ids, "<i4"), (self.weights, "<f4"))
+        arrays: list[tuple[npt.NDArray[Any], str]]
+        arrays = [(self.offsets, "<i8"), (self.ids, "<i4"), (self.weights, "<f4")]
         if len(self.piece_sizes) != len(self):
-            arrays += ((self.first_piece, "<i8"), (self.piece_sizes, "<i8"))
+            arrays += [(self.first_piece, "<i8"), (self.piece_sizes, "<i8")]
         for values, kind in arrays:
             digest.update(np.ascontiguousarray(values.astype(kind, copy=False)).data)
         for numbers in (self.per_example, self.per_sequence, self.per_token):
@@ -156,13 +158,13 @@ class ExampleStore:
         )
 
     def unfold(self, indices: Sequence[int]) -> ExampleStore:
-        """Every sequence of these examples as an example of its own, its prefix repeated: the plain way to lay them out."""
+        """Every sequence of these examples as an example of its own, its prefix repeated."""
         tokens, sizes, owners = [], [], []
         for index in indices:
             pieces = self.piece_lengths(index)
             borders = self.offsets[index] + np.cumsum((0, *pieces))
             prefix = np.arange(borders[0], borders[1])
-            branches = [np.arange(a, b) for a, b in zip(borders[1:-1], borders[2:], strict=True)]
+            branches = [np.arange(a, b) for a, b in pairwise(borders[1:])]
             for branch in branches or [prefix[:0]]:
                 tokens.append(np.concatenate([prefix, branch]))
                 sizes.append(len(tokens[-1]))

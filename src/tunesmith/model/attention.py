@@ -68,7 +68,9 @@ def document_attention(
         )
     lengths = [end - start for borders in document_bounds for start, end in pairwise(borders)]
     # split, not slicing: the gradient of one split is one concatenation, that of S slices is S full-size sums
-    pieces = list(zip(query_BHTD.split(lengths, 2), key_BHTD.split(lengths, 2), value_BHTD.split(lengths, 2), strict=True))
+    pieces = list(
+        zip(query_BHTD.split(lengths, 2), key_BHTD.split(lengths, 2), value_BHTD.split(lengths, 2), strict=True)
+    )
     attend = _Attend(scaling, dropout, sliding_window, softcap)
     outputs: list[Tensor] = []
     for borders in document_bounds:

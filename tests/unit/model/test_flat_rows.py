@@ -197,7 +197,10 @@ def test_numbers_from_whole_logits_are_those_of_the_fast_path_with_the_same_grad
     """`Want.function` goes through another head path: its log-probabilities and gradients must be the same."""
     store = _pairs(140, 90, 100)  # more than one chunk
     batch, sides = collate(store, [0, 1, 2]), []
-    for function in (None, lambda logits, targets, part: {"total": logits.logsumexp(-1), "first": targets * 0 + part.start}):
+    for function in (
+        None,
+        lambda logits, targets, part: {"total": logits.logsumexp(-1), "first": targets * 0 + part.start},
+    ):
         scorer = _scorer(FAMILIES["llama"]).train()
         scores = scorer(batch, Want(function=function))
         scores.logp_N.sum().backward()
