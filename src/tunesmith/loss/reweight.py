@@ -21,6 +21,8 @@ from torch import Tensor
 
 from tunesmith.loss.distill import ChunkFunction, kl_divergence
 
+LogitsOfPart = Callable[[slice], Tensor]
+"""Which of the N tokens -> logits_CV of another model."""
 EAFT_TOKENS = 20
 EAFT_SCALE = 3.0
 """The entropy of 20 equally likely tokens is log 20 = 3.0 nats, so that the weight lies between 0 and 1."""
@@ -48,7 +50,7 @@ def eaft_loss(logp_N: Tensor, entropy_N: Tensor, *, alpha: float = 1.0) -> Tenso
     return -logp_N * (entropy_N.detach() / EAFT_SCALE) ** alpha
 
 
-def reference_kl_function(reference_logits: Callable[[slice], Tensor]) -> ChunkFunction:
+def reference_kl_function(reference_logits: LogitsOfPart) -> ChunkFunction:
     """Chunk function: "kl" = KL(reference || policy) of each token; `reference_logits(part)` gives logits_CV."""
 
     def function(logits_CV: Tensor, targets_C: Tensor, part: slice) -> dict[str, Tensor]:
