@@ -206,6 +206,7 @@ class Run:
             row_tokens,
             self.reporter.say,
             self.folder,
+            self.resolved.config_dir,
         )
         self.stage.prepare(setup)
         evals = {name: self.stage.with_numbers(store, setup) for name, store in self.prepared.evals.items()}

@@ -41,6 +41,7 @@ class Setup:
         row_tokens: tokens of the largest micro-batch of training.
         say: tells the user something, once.
         folder: the run folder.
+        config_dir: the folder of the configuration file, for relative paths in it.
     """
 
     config: Config
@@ -51,6 +52,7 @@ class Setup:
     row_tokens: int
     say: Callable[[str], None]
     folder: Path
+    config_dir: Path
 
 
 @dataclass(frozen=True, slots=True)
