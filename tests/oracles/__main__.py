@@ -1,6 +1,7 @@
 """`python -m tests.oracles [--write PAGE]`: compute every row and print the table, or renew it in a page.
 
-Exit code 1 when a row is outside its tolerance, or cannot be computed and a page was to be renewed. About 20 seconds, most of them to import TRL.
+Exit code 1 when a row is outside its tolerance, or when a page was to be renewed and a row cannot be computed.
+About 20 seconds, most of them to import TRL.
 """
 
 from __future__ import annotations
