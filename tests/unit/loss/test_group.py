@@ -68,17 +68,18 @@ def test_gspo_takes_one_ratio_per_answer() -> None:
 
 
 def test_the_kl_term_and_the_clipped_shares_by_hand() -> None:
-    """Ratios 2 (gain) and 1/2 (loss) are clipped, one each way; the KL of log-ratio ln 2 is 2 - 1 - ln 2."""
-    logp_N = torch.tensor([2.0, 0.5], dtype=torch.float64).log()
-    ref_N = logp_N + math.log(2)
-    tokens = GroupTokens(
-        logp_N, torch.zeros(2).double(), ref_N, torch.tensor([1.0, -1.0]).double(), torch.tensor([0, 1])
-    )
+    """Ratios 2, 2, 1/2, 1/2 with advantages +1, -1, +1, -1: the first and the last are clipped, one each way.
+
+    The KL of log-ratio ln 2 is 2 - 1 - ln 2.
+    """
+    logp_N = torch.tensor([2.0, 2.0, 0.5, 0.5], dtype=torch.float64).log()
+    advantage_S = torch.tensor([1.0, -1.0, 1.0, -1.0]).double()
+    tokens = GroupTokens(logp_N, torch.zeros(4).double(), logp_N + math.log(2), advantage_S, torch.arange(4))
     out = group_loss(tokens, "dapo", clip=(0.2, 0.3), beta=0.5)
-    assert float(out.loss_sum) == pytest.approx(-1.3 + 0.8 + 0.5 * 2 * (1 - math.log(2)))
+    assert float(out.loss_sum) == pytest.approx(-1.3 + 2.0 - 0.5 + 0.8 + 0.5 * 4 * (1 - math.log(2)))
     metrics = {name: (float(total), float(weight)) for name, (total, weight) in out.metrics.items()}
-    assert metrics["clip_ratio/low"] == metrics["clip_ratio/high"] == (1.0, 2.0)
-    assert metrics["kl"] == pytest.approx((2 * (1 - math.log(2)), 2.0))
+    assert metrics["clip_ratio/low"] == metrics["clip_ratio/high"] == (1.0, 4.0)
+    assert metrics["kl"] == pytest.approx((4 * (1 - math.log(2)), 4.0))
 
 
 @pytest.mark.parametrize("form", GROUP_FORMS)
