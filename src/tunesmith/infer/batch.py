@@ -37,12 +37,24 @@ class Rollout:
 
 
 @contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients inside the block; then every submodule has the mode back that it had."""
+    modes = [(part, part.training) for part in module.modules()]
+    try:
+        module.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        for part, mode in modes:  # not `module.train()`: some may be in evaluation mode on purpose
+            part.training = mode
+
+
+@contextmanager
 def generating(model: Any, compute_dtype: torch.dtype = torch.float32) -> Iterator[None]:
     """Let a model that is being trained generate inside the block, and put everything back after it.
 
     Evaluation mode (no dropout, and with it no gradient checkpointing, which would switch the cache off), no
     gradients, an attention that knows padding in place of the one over flat rows, products in `compute_dtype`.
-    Every module gets its own mode back: in training some may be in evaluation mode on purpose.
 
     Args:
         model: a transformers causal language model, with or without PEFT around it.
@@ -52,19 +64,15 @@ def generating(model: Any, compute_dtype: torch.dtype = torch.float32) -> Iterat
     device_type = next(model.parameters()).device.type
     # an outer autocast would keep the weights it narrowed here, without gradients, for the training step after it
     assert not torch.is_autocast_enabled(device_type), "leave autocast before generating"
-    modes = [(module, module.training) for module in model.modules()]
     attention = base.config._attn_implementation
     autocast = nullcontext() if compute_dtype == torch.float32 else torch.autocast(device_type, dtype=compute_dtype)
     try:
-        model.eval()
         if attention not in ("sdpa", "eager"):
             # eager where the model's scores are capped (Gemma 2): the fused kernel would leave the cap out
             base.set_attn_implementation("sdpa" if getattr(base, "_supports_sdpa", True) else "eager")
-        with torch.no_grad(), autocast:
+        with evaluating(model), autocast:
             yield
     finally:
-        for module, mode in modes:
-            module.training = mode
         base.set_attn_implementation(attention)
 
 

@@ -17,10 +17,12 @@ from tunesmith.model.quiet import quiet_transformers
 def save_weights(model: Any, folder: Path) -> None:
     """The adapter of a PEFT model, else the whole model, into a folder (which may hold other files).
 
-    The README that PEFT writes is left out; the run writes its own model card.
+    Only the adapter that acts is written, not one that stands beside it (`model/second_adapter.py`). The README that
+    PEFT writes is left out; the run writes its own model card.
     """
+    only = {"selected_adapters": [model.active_adapter]} if hasattr(model, "peft_config") else {}
     with quiet_transformers():
-        model.save_pretrained(str(folder))
+        model.save_pretrained(str(folder), **only)
     card = folder / "README.md"
     if card.is_file():
         card.unlink()

@@ -181,8 +181,11 @@ def planned_update(plan: StepPlan, store: ExampleStore, weights: npt.NDArray[np.
 STAGES = Registry(
     "stage",
     {
+        "pt": "tunesmith.train.stages.pt:Pretraining",
         "sft": "tunesmith.train.stages.sft:SupervisedFineTuning",
+        "rm": "tunesmith.train.stages.rm:RewardModeling",
         "dpo": "tunesmith.train.stages.dpo:DirectPreference",
+        "kto": "tunesmith.train.stages.kto:KahnemanTversky",
     },
     ConfigError,
 )

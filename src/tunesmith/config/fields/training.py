@@ -185,7 +185,6 @@ class TrainingOptions:
         zh="标签平滑系数。",
         ge=0,
         lt=1,
-        later="train with the usual cross-entropy",
     )
     neftune_noise_alpha: float | None = option(
         None,
