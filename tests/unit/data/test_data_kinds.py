@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -113,6 +114,20 @@ class TestPairs:
             "do:    a pair of equal answers teaches nothing; remove the row\n"
             "       or set `on_bad_row: drop`: they are left out and listed in ledger.jsonl"
         )
+
+    def test_answers_that_the_template_writes_alike_are_a_bad_row(self, workspace: Workspace) -> None:
+        class Stripping(CharacterRenderer):
+            """Writes answers without the space around them, as many templates do."""
+
+            def examples(self, conversation: Any, policy: Any) -> Any:
+                messages = tuple(replace(message, content=message.content.strip()) for message in conversation.messages)
+                return super().examples(replace(conversation, messages=messages), policy)
+
+        workspace.renderer = Stripping()
+        workspace.write("a.jsonl", [*pairs(3), pair("q", "a", " a\n")])
+        with pytest.raises(DataError) as caught:
+            workspace.prepare("a.jsonl", stage="dpo")
+        assert "a.jsonl:4: `rejected` has the same tokens as `chosen` in this template" in caught.value.why
 
     def test_an_answer_with_a_weight_is_refused(self, workspace: Workspace) -> None:
         good = {"role": "assistant", "content": "a", "weight": 0}
@@ -259,6 +274,8 @@ class TestDocuments:
         prepared = workspace.prepare("a.txt", stage="pt", cutoff_len=20)
         (counts,) = prepared.ledger.files
         assert (counts.num_whole, counts.num_cut, counts.num_split) == (2, 0, 1)
+        totals = prepared.ledger.totals["train"]
+        assert (totals.num_rows, totals.num_examples, totals.num_turns, totals.num_stops) == (2, 7, 2, 2)
         (entry,) = prepared.ledger.entries
         assert (entry.ref.line, entry.to_json()["num_chunks"]) == (2, 6)
         assert "split: 1 long documents into 6 chunks of at most cutoff_len tokens; no token is lost" in "\n".join(

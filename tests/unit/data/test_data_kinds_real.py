@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from data_workspace import Workspace, qa
+from data_workspace import CharacterRenderer, Workspace, qa
 from tests.tiny import tiny_tokenizer
 
 from tunesmith.config import Config
@@ -167,6 +167,22 @@ class TestPreview:
         assert '<h3>rejected</h3><p class="tokens worse">' in page
         assert "&lt;" in page
         assert "examples" not in shown.rows[0].headline
+
+    def test_an_answer_is_decoded_behind_its_prompt(self, workspace: Workspace) -> None:
+        class NoLeadingSpace(CharacterRenderer):
+            """Decodes like sentencepiece: a space that begins the text is not shown."""
+
+            def token_texts(self, ids: Any) -> list[str]:
+                first, *rest = super().token_texts(ids)
+                return [first.lstrip(), *rest]
+
+        rows = [{"prompt": "q", "chosen": " a", "rejected": " b"}]
+        shown = self.shown(workspace, NoLeadingSpace(), "dpo", rows)  # type: ignore[arg-type]
+        assert ["".join(token.text for token in part) for part in shown.rows[0].examples] == [
+            "q<end>",
+            " a<end>",
+            " b<end>",
+        ]
 
     def test_a_verdict_is_shown_with_its_answer(self, workspace: Workspace, renderer: Renderer) -> None:
         rows = [{"prompt": "q", "completion": "a", "label": label} for label in (True, False)]
