@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from tunesmith.config.schedules import WATCHING
+
 
 @dataclass
 class Facts:
@@ -71,7 +73,7 @@ def _best(facts: Facts) -> None:
     watches = (
         facts["load_best_model_at_end"]
         or facts["early_stopping_steps"] is not None
-        or facts["lr_scheduler_type"] == "reduce_lr_on_plateau"
+        or facts["lr_scheduler_type"] in WATCHING
         or (facts["save_best"] and facts["eval_strategy"] != "no")
     )
     if watches and facts["metric_for_best_model"] is None:
