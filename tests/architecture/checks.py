@@ -46,6 +46,7 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "rich": ("cli/", "serve/", "train/", "data/", "render/", "runs/"),
     "matplotlib": ("train/plots", "board/"),
     "gguf": ("model/gguf",),
+    **dict.fromkeys(("galore_torch", "badam", "bitsandbytes", "torchao"), ("train/optimizers/",)),
     "huggingface_hub": ("model/", "data/"),
     "fastapi": ("serve/",),
     "pydantic": ("serve/",),

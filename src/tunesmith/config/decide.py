@@ -93,6 +93,11 @@ def _warmup(facts: Facts) -> None:
         facts.decide("warmup_ratio", 0.0, "warmup_steps is set and takes precedence")
 
 
+def _schedule_free(facts: Facts) -> None:
+    if facts["optim"].startswith("schedule_free_") and "lr_scheduler_type" not in facts.given:
+        facts.decide("lr_scheduler_type", "constant", f"optim {facts['optim']} takes the place of a schedule")
+
+
 def _checkpointing(facts: Facts) -> None:
     if facts["disable_gradient_checkpointing"] and facts["gradient_checkpointing"] is None:
         facts.decide("gradient_checkpointing", False, "disable_gradient_checkpointing is set")
@@ -119,6 +124,7 @@ DECISIONS: tuple[Callable[[Facts], None], ...] = (
     _evaluate,
     _eval_steps,
     _eval_batch,
+    _schedule_free,
     _best,
     _warmup,
     _checkpointing,

@@ -25,8 +25,10 @@ from tunesmith.data.plan import PlanSpec, StepPlan, plan_epoch
 from tunesmith.data.store import ExampleStore
 from tunesmith.train.diagnose import NonFinite
 from tunesmith.train.evaluate import Evaluator
+from tunesmith.train.optim import before_last_backward, clip, settled_weights
+from tunesmith.train.plateau import Follower
 from tunesmith.train.runtime import Runtime, seed_everything
-from tunesmith.train.schedule import Plateau, Schedule
+from tunesmith.train.schedule import Schedule
 from tunesmith.train.sinks import Reporter, clock
 from tunesmith.train.stage import Stage
 from tunesmith.train.state import TrainerState
@@ -81,7 +83,7 @@ class Loop:
     plan: PlanSpec
     optimizer: torch.optim.Optimizer
     schedule: Schedule
-    plateau: Plateau | None
+    plateau: Follower | None
     settings: LoopSettings
     state: TrainerState
     reporter: Reporter
@@ -93,7 +95,8 @@ class Loop:
     def run(self) -> bool:
         """Train until the last step. Returns False when the user stopped it, the state then being saved."""
         self._weights = self.stage.example_weights(self.store)
-        self._parameters = [p for p in self.scorer.parameters() if p.requires_grad]
+        trained = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        self._parameters = [p for p in self.scorer.parameters() if id(p) in trained]
         self._started_s = time.monotonic() - self.state.train_runtime_s
         self._tokens_here, self._here_s = 0, time.monotonic()
         if self.state.global_step >= self.settings.total_steps or self._out_of_patience():
@@ -138,18 +141,21 @@ class Loop:
         members = [index for part in step_plan.micro_batches for micro in part for index in micro]
         total_weight = float(self._weights[members].sum())
         scale = world / total_weight  # data parallel training averages the ranks' gradients; the sum is wanted
+        self._learning_rate = self._set_learning_rate(step)
         self.scorer.train()
         loss_sum = torch.zeros((), dtype=torch.float64)
         for number, micro in enumerate(micro_batches):
             seed_everything(self.settings.seed, step, rank, number)
             batch = collate(self.store, micro).to(self.runtime.device)
             more_to_come = number + 1 < len(micro_batches)
+            if not more_to_come:
+                before_last_backward(self.optimizer)
             with self.runtime.no_sync(self.scorer) if more_to_come else nullcontext():
                 out = self.stage.step(self.scorer, batch)
                 self._backward(out.loss_sum * scale)
             loss_sum += out.loss_sum.detach().double().cpu()
         loss = self.runtime.sum([float(loss_sum)])[0] / total_weight
-        self._learning_rate, self._grad_norm = self._set_learning_rate(step), self._clip(loss, members)
+        self._grad_norm = self._clip(loss, members)
         self._update()
         self._count(loss, members)
 
@@ -160,7 +166,7 @@ class Loop:
         factor = self.schedule(step) * (self.plateau.scale if self.plateau else 1.0)
         learning_rate = self.settings.learning_rate * factor
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = group.get("peak_lr", self.settings.learning_rate) * factor
         return learning_rate
 
     def _clip(self, loss: float, members: list[int]) -> float:
@@ -168,7 +174,7 @@ class Loop:
         if self.grad_scaler is not None:
             self.grad_scaler.unscale_(self.optimizer)
         limit = self.settings.max_grad_norm or math.inf
-        norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, limit))
+        norm = clip(self.optimizer, self._parameters, limit)
         overflow_is_handled = self.grad_scaler is not None and math.isfinite(loss)
         if not (math.isfinite(loss) and (math.isfinite(norm) or overflow_is_handled)):
             self.optimizer.zero_grad(set_to_none=True)
@@ -244,7 +250,8 @@ class Loop:
 
     def _evaluate(self) -> Mapping[str, float]:
         assert self.evaluator is not None
-        metrics = self.evaluator.evaluate(self.scorer)
+        with settled_weights(self.optimizer):
+            metrics = self.evaluator.evaluate(self.scorer)
         self._record(metrics)
         return metrics
 

@@ -1,7 +1,7 @@
 """Optimizers that save memory or converge differently, each with its own settings.
 
-At most one of the `use_*` keys may be set; the plain optimizers are the choices of `optim`, in training.py. All but Muon
-come from packages of their own (`pip install 'tunesmith[galore]'`, `[apollo]`, `[badam]`, `[adam-mini]`).
+At most one of the `use_*` keys may be set; the plain optimizers are the choices of `optim`, in training.py. All but
+Muon come from packages of their own (`pip install 'tunesmith[galore]'`, `[apollo]`, `[badam]`, `[adam-mini]`).
 GaLore: arXiv 2403.03507. APOLLO: 2412.05270. BAdam: 2404.02827. Adam-mini: 2406.16793. Muon: 2502.16982.
 """
 

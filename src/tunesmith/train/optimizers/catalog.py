@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -56,6 +56,8 @@ def is_bitsandbytes(name: str) -> bool:
 
 def load_class(place: str) -> Any:
     """The class at "module:name". What the package does to logging while it is imported is undone."""
+    if place.startswith("grokadamw"):
+        warnings.filterwarnings("ignore", message=r"`torch\.cuda\.amp\.autocast|CUDA is not available or torch_xla")
     module, _, name = place.partition(":")
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
@@ -79,10 +81,14 @@ def construct(place: str, groups: Sequence[Any], what: str, **arguments: Any) ->
         raise ConfigError(f"`{what}` does not accept these settings: {err}", fix="correct `optim_args`") from err
 
 
-def make_plain(trained: Sequence[Trained], config: Config, model: nn.Module) -> torch.optim.Optimizer:
+def make_plain(
+    trained: Sequence[Trained], config: Config, model: nn.Module, say: Callable[[str], None]
+) -> torch.optim.Optimizer:
     """The optimizer that `optim` names, over the parameters."""
     name = config.optim
     arguments = {"lr": config.learning_rate, **plain_arguments(config)}
+    if trained[0].parameter.device.type == "cpu" and "is_paged" in arguments:
+        arguments["is_paged"] = False  # require.py has said so
     if not is_bitsandbytes(name) or arguments["optim_bits"] != 8:
         optimizer = construct(CLASSES[name], param_groups(trained, config.weight_decay), f"optim: {name}", **arguments)
         if hasattr(optimizer, "train"):  # schedule-free: the weights that are trained, not their average

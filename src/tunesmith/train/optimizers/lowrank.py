@@ -2,8 +2,8 @@
 
 GaLore (Zhao et al., arXiv 2403.03507) projects the gradient, lets Adam or Adafactor act there and projects the update
 back. APOLLO (Zhu et al., arXiv 2412.05270) only estimates there how Adam would scale each channel of the gradient.
-Both classes are their packages' own. A rank above the smaller side of a matrix means that side: the projection is then a
-rotation. `std` is resolved to `left` or `right` per matrix, which is the same and leaves no shape to guess from.
+Both classes are their packages' own. A rank above the smaller side of a matrix means that side: the projection is
+then a rotation. `std` is resolved to `left` or `right` per matrix, which is the same and leaves no shape to guess from.
 """
 
 from __future__ import annotations
@@ -68,9 +68,27 @@ def make_low_rank(
             f"note: the rank of {settings.what} is {settings.rank}, but no matrix is wider than {widest}: "
             "its gradients are rotated, not reduced, and no memory is saved"
         )
+    if projected[0].parameter.device.type == "cpu":
+        settings.arguments.pop("is_paged", None)  # require.py has said so
     units = [[one] for one in trained] if settings.layerwise else [trained]
     parts = [_make_part(unit, chosen, config, settings) for unit in units]
+    _number_random_projections(parts, trained, chosen)
     return Layerwise(parts) if settings.layerwise else parts[0]
+
+
+def _number_random_projections(
+    parts: Sequence[torch.optim.Optimizer], trained: Sequence[Trained], chosen: set[int]
+) -> None:
+    """Seed each of APOLLO's projections with the number of its parameter: plain ones first, then projected ones.
+
+    That is what the package does for two groups; here the groups are finer, and a layer-wise update has one optimizer
+    per parameter, which would draw the same projection for all.
+    """
+    ordered = sorted(trained, key=lambda one: id(one.parameter) in chosen)
+    numbers = {id(one.parameter): number for number, one in enumerate(ordered, 1)}
+    for part in parts:
+        for parameter, state in part.state.items():
+            state["seed"] = numbers[id(parameter)]
 
 
 def _make_part(
