@@ -132,7 +132,9 @@ def plain_arguments(config: Config) -> dict[str, Any]:
         return {**({} if name == "schedule_free_sgd" else adam), **warmup, **options}
     if name.startswith("adamw_torch") and name not in ("adamw_torch_4bit", "adamw_torch_8bit"):
         return {**adam, "fused": name == "adamw_torch_fused", **options}
-    if name in ("adamw_torch_4bit", "adamw_torch_8bit", "stable_adamw", "grokadamw"):
+    if name in ("adamw_torch_4bit", "adamw_torch_8bit"):
+        return {**adam, "block_size": 256, **options}
+    if name in ("stable_adamw", "grokadamw"):
         return {**adam, **options}
     return options
 
