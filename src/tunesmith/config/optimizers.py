@@ -234,3 +234,23 @@ def optimizer_options(config: Config) -> dict[str, Any]:
             "`optim_args`: nesterov needs a momentum", fix="write `optim_args: momentum=0.9,nesterov=true`"
         )
     return options
+
+
+def describe_state(config: Config) -> str:
+    """In words, what the optimizer's state is made of: a run can only go on from state of the same make."""
+    base = "adamw_torch" if config.optim == "adamw_torch_fused" else config.optim
+    if config.use_galore:
+        side = f"rank {config.galore_rank}, {config.galore_proj_type}, on {', '.join(config.galore_target)}"
+        return f"GaLore over {base}, {side}"
+    if config.use_apollo:
+        side = f"rank {config.apollo_rank}, {config.apollo_proj} {config.apollo_proj_type}"
+        return f"APOLLO, {side}, on {', '.join(config.apollo_target)}"
+    if config.use_badam and config.badam_mode == "layer":
+        return f"BAdam over {base}, layers {config.badam_switch_mode or 'ascending'}"
+    if config.use_badam:
+        return f"BAdam, {config.badam_update_ratio:g} of the weights, {config.badam_mask_mode}"
+    if config.use_adam_mini or config.use_muon:
+        return "Adam-mini" if config.use_adam_mini else "Muon"
+    if config.optim in LOW_RANK:
+        return f"{base.removesuffix('_layerwise')} on {', '.join(config.optim_target_modules)}, {config.optim_args}"
+    return base

@@ -74,9 +74,20 @@ def schedule_options(name: str, given: Mapping[str, Any] | None, learning_rate: 
             f"`learning_rate` ({learning_rate:g})",
             fix="set lr_end below learning_rate",
         )
-    if name == "greedy" and options.get("min_lr", 1e-3) > options.get("max_lr", 1.0):
-        raise ConfigError("`lr_scheduler_kwargs`: min_lr is above max_lr", fix="set min_lr below max_lr")
+    if name == "greedy":
+        _check_range(options, learning_rate)
     return options
+
+
+def _check_range(options: Mapping[str, Any], learning_rate: float) -> None:
+    """The range of `greedy`: its own default reaches from 0.001 to 1, where few trainings survive."""
+    low, high = options.get("min_lr", 1e-3), options.get("max_lr", 1.0)
+    if not low < learning_rate < high:
+        raise ConfigError(
+            f"`lr_scheduler_kwargs`: greedy moves between min_lr ({low:g}) and max_lr ({high:g}), and "
+            f"`learning_rate` ({learning_rate:g}) is not between them",
+            fix="set `lr_scheduler_kwargs: {min_lr: ..., max_lr: ...}` around learning_rate",
+        )
 
 
 def _check_floor(name: str, options: Mapping[str, Any]) -> None:
