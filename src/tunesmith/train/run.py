@@ -47,7 +47,7 @@ from tunesmith.train.evaluate import Evaluator
 from tunesmith.train.identity import identify
 from tunesmith.train.interrupt import Interrupt
 from tunesmith.train.loop import Loop
-from tunesmith.train.optim import make_optimizer
+from tunesmith.train.optim import check_optimizer, make_optimizer, settled_weights, updates_in_backward
 from tunesmith.train.plots import plot_metrics
 from tunesmith.train.runtime import Runtime, peak_memory_bytes, precision, seed_everything
 from tunesmith.train.schedule import make_schedule
@@ -103,6 +103,7 @@ class Run:
         start = run_folder.find_start(self.resolved, passed_over.append)
         self.stage: Stage = STAGES.get(self.config.stage)(self.config)
         dtypes = precision(self.resolved, self.runtime.device)
+        passed_over += check_optimizer(self.config, self.runtime.device, self.runtime.world_size)
         self.resolved = decide_layout(self.resolved, self.runtime.device)
         self.tokenizer = load_tokenizer(self.config)
         self.renderer = load_renderer(self.config, self.tokenizer, _model_type(self.config))
@@ -233,7 +234,7 @@ class Run:
     def _build_loop(self, start: Path | None, compute: torch.dtype) -> None:
         config, lengths = self.config, self.store.lengths.tolist()
         total_steps, num_epochs = count_steps(lengths, self.plan, config)
-        self.optimizer = make_optimizer(self._trained, config)
+        self.optimizer = make_optimizer(self._trained, config, self.reporter.say)
         self.state = TrainerState()
         if start:
             self.state = load_training_state(start, self._trained, self.optimizer)
@@ -296,7 +297,8 @@ class Run:
                 finished = self.loop.run()
         except NonFinite as failure:
             suspects = find_suspects(self.scorer, failure.store, failure.members, self.runtime.device)
-            if not suspects.parameters and self.loop.saver and self.state.global_step > 0:
+            intact = not suspects.parameters and not updates_in_backward(self.optimizer)
+            if intact and self.loop.saver and self.state.global_step > 0:
                 self.save(self.state)
             raise explain(failure, suspects, _precision_key(self.config)) from failure
         if not finished:
@@ -304,7 +306,8 @@ class Run:
                 f"stopped at step {self.state.global_step}; the same command goes on from there", style="bold"
             )
             return EXIT_STOPPED
-        self._finish()
+        with settled_weights(self.optimizer):
+            self._finish()
         return 0
 
     def save(self, state: TrainerState) -> None:
@@ -316,7 +319,8 @@ class Run:
         self.runtime.wait()
 
     def _fill_checkpoint(self, part: Path) -> None:
-        self._save_weights(part)
+        with settled_weights(self.optimizer):
+            self._save_weights(part)
         write_files(part, self.tokenizer_files)
         self.state.write(part)
         run_folder.write_json(part / run_folder.CONTRACT_FILE, self.renderer.contract())

@@ -183,19 +183,16 @@ class LoraOptions:
     )
     loraplus_lr_ratio: float | None = option(
         None,
-        en="LoRA+: learning rate of B divided by that of A.",
-        zh="LoRA+：矩阵 B 与 A 的学习率之比。",
+        en="LoRA+: learning rate of B divided by that of A; unset or 0: one learning rate for both.",
+        zh="LoRA+：矩阵 B 与 A 的学习率之比；不设置或为 0 时两者相同。",
         ge=0,
-        off=(0.0,),
-        later="one learning rate serves both matrices",
         methods=_LORA,
     )
     loraplus_lr_embedding: float = option(
         1e-6,
-        en="LoRA+: learning rate of embedding adapters.",
-        zh="LoRA+：词嵌入适配器的学习率。",
+        en="LoRA+: learning rate of matrix B of embedding adapters.",
+        zh="LoRA+：词嵌入适配器中矩阵 B 的学习率。",
         ge=0,
-        later="one learning rate serves all matrices",
         methods=_LORA,
     )
     use_rslora: bool = option(
