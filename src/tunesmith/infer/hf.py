@@ -19,6 +19,7 @@ from tunesmith.errors import ModelError
 from tunesmith.infer.engine import Completion, SamplingParams, StreamPiece, collect
 from tunesmith.infer.sampling import choose_token
 from tunesmith.infer.stream import IncrementalDetokenizer
+from tunesmith.model.rope import context_length
 
 
 class HFEngine:
@@ -32,7 +33,7 @@ class HFEngine:
     def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
         self.model = model.eval()
         self._tokenizer = tokenizer
-        self._context_length = _context_length(model.config)
+        self._context_length = context_length(model.config)
         # The head over a whole prompt costs T x V numbers; models that can are asked for the last row only.
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         can_keep_last = "logits_to_keep" in inspect.signature(base.forward).parameters
@@ -110,9 +111,3 @@ class HFEngine:
                 fix="Shorten the message, or start a new conversation (/clear in the terminal chat).",
             )
         return min(params.max_new_tokens, room) if params.max_new_tokens else room
-
-
-def _context_length(config: Any) -> int:
-    """The longest sequence the model was made for; a very large number when its configuration does not say."""
-    text_config = config.get_text_config()
-    return int(getattr(text_config, "max_position_embeddings", None) or 1 << 30)

@@ -24,7 +24,9 @@ from tunesmith.data.store import ExampleStore
 from tunesmith.errors import ConfigError
 from tunesmith.model.adapters import count_parameters, leave_inputs_to_autocast, prepare_trainable, restore_adapter
 from tunesmith.model.checkpoints import checkpoints
-from tunesmith.model.load import load_model, load_tokenizer, model_folder
+from tunesmith.model.load import load_model, load_tokenizer, model_folder, model_options
+from tunesmith.model.neftune import EmbeddingNoise
+from tunesmith.model.parameters import parameter_lines, upcast_norms
 from tunesmith.model.quiet import quiet_transformers
 from tunesmith.model.save import save_into, save_weights, tokenizer_files, write_files
 from tunesmith.model.scorer import Scorer, verify_scorer
@@ -102,6 +104,9 @@ class Run:
         dtypes = precision(self.resolved, self.runtime.device)
         self.resolved = decide_layout(self.resolved, self.runtime.device)
         self.tokenizer = load_tokenizer(self.config)
+        self.rope, option_notes = model_options(
+            self.config, for_training=True, adapters=self.config.adapter_name_or_path, device=self.runtime.device
+        )
         self.renderer = load_renderer(self.config, self.tokenizer, _model_type(self.config))
         self.tokenizer.padding_side = "left"  # what generation in batches needs
         self.tokenizer_files = tokenizer_files(self.tokenizer)
@@ -110,7 +115,7 @@ class Run:
         self.plan = plan_spec(self.config, self.runtime.world_size)
         self.identity = identify(self.config, self.renderer, self.prepared, self.plan)
         changes = check_identity(start, self.identity) if start else []
-        self._open(start, [*passed_over, *changes])
+        self._open(start, [*option_notes, *passed_over, *changes])
         self._announce_data()
         self.stage = STAGES.get(self.config.stage)()
         self._build_model(start, dtypes)
@@ -155,11 +160,12 @@ class Run:
         self.reporter.say(f"loading {config.model_name_or_path}")
         if config.finetuning_type == "lora":
             # a resumed adapter has its shape from the settings and its numbers from the checkpoint
-            model = prepare_trainable(load_model(config, dtype=frozen), config, trainable)
+            base = load_model(config, dtype=frozen, adapters=config.adapter_name_or_path)
+            model = prepare_trainable(base, config, trainable)
             if start:
                 restore_adapter(model, start)
         else:
-            source = config if start is None else replace(config, model_name_or_path=str(start))
+            source = config if start is None else _saved_model(config, start)
             # fp32 first: trained weights must not pass through the narrower dtype of the frozen ones
             model = prepare_trainable(load_model(source, dtype=torch.float32), config, trainable)
             for parameter in model.parameters():
@@ -167,6 +173,8 @@ class Run:
                     parameter.data = parameter.data.to(frozen)
         if compute != torch.float32:
             leave_inputs_to_autocast(model)
+        if config.upcast_layernorm:
+            self.reporter.say(f"upcast_layernorm: {upcast_norms(model)} parameters are now kept in 32 bits")
         row_tokens = max(self._row_tokens())
         self.resolved = decide_checkpointing(self.resolved, model, row_tokens, self.runtime.device)
         if self.config.gradient_checkpointing:
@@ -176,6 +184,11 @@ class Run:
         share = 100 * num_trainable / num_all
         self.reporter.say(f"trainable params: {num_trainable:,} || all params: {num_all:,} || trainable%: {share:.4f}")
         self.model = model.to(self.runtime.device)
+        if config.print_param_status:
+            for line in parameter_lines(self.model):
+                self.reporter.say(line)
+        if config.neftune_noise_alpha:
+            EmbeddingNoise(self.model, config.neftune_noise_alpha)
         self.scorer = Scorer(self.model, compute, self.runtime.device.type)
         self._prove_scores()
 
@@ -280,10 +293,15 @@ class Run:
     def _fill_checkpoint(self, part: Path) -> None:
         save_weights(self.model, part)
         write_files(part, self.tokenizer_files)
+        self._write_rope(part)
         self.state.write(part)
         run_folder.write_json(part / run_folder.CONTRACT_FILE, self.renderer.contract())
         if not self.config.save_only_model:
             save_training_state(part, self.model, self.optimizer, self.state, self.identity)
+
+    def _write_rope(self, part: Path) -> None:
+        if self.rope.scaling is not None:
+            self.rope.scaling.write(part)
 
     def _finish(self) -> None:
         """Final evaluation, weights, results, plots and card."""
@@ -300,6 +318,7 @@ class Run:
                 self.folder,
                 lambda part: save_weights(self.model, part),
                 lambda part: write_files(part, self.tokenizer_files),
+                self._write_rope,
             )
         except (OSError, SafetensorError) as err:
             raise save_failure(err, self.folder, next(reversed(checkpoints(self.folder)), None)) from err
@@ -321,7 +340,7 @@ class Run:
         if self.config.finetuning_type == "lora":
             restore_adapter(self.model, best)
         else:
-            stored = load_model(replace(self.config, model_name_or_path=str(best)), dtype=torch.float32)
+            stored = load_model(_saved_model(self.config, best), dtype=torch.float32)
             self.model.load_state_dict(stored.state_dict())
 
     def _results(self) -> dict[str, Any]:
@@ -360,6 +379,11 @@ _NO_PLOT = {"eval_runtime", "eval_samples_per_second"}
 
 def _line(metrics: Mapping[str, float]) -> str:
     return "  ".join(f"{key} {value:.4g}" for key, value in metrics.items())
+
+
+def _saved_model(config: Config, folder: Path) -> Config:
+    """The configuration with a model that this run has saved in place of the one that it began with."""
+    return replace(config, model_name_or_path=str(folder), train_from_scratch=False)
 
 
 def _model_type(config: Config) -> str | None:
