@@ -32,6 +32,10 @@ class ExpertLoad:
     def __add__(self, other: ExpertLoad) -> ExpertLoad:
         return ExpertLoad(self.assigned_E + other.assigned_E, self.num_tokens + other.num_tokens)
 
+    def nothing(self) -> ExpertLoad:
+        """The load of no tokens on as many experts."""
+        return ExpertLoad(torch.zeros_like(self.assigned_E), 0.0)
+
 
 def expert_load(router_logits: Sequence[Tensor], top_k: int, weights_T: Tensor | None = None) -> ExpertLoad:
     """Count the assignments of some tokens.

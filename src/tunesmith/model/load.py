@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from tunesmith.config import Config
 from tunesmith.errors import ModelError
 from tunesmith.model.kernels import choose_attention
+from tunesmith.model.moe import experts_per_token
 from tunesmith.model.parameters import random_model
 from tunesmith.model.quiet import quiet_transformers
 from tunesmith.model.rope import RopeDecision, apply_positions, decide_rope
@@ -150,13 +151,15 @@ def model_options(
 
     Reads no weights.
 
-    Raises: as `load_model` for what the configuration alone shows.
+    Raises: as `load_model` for what the configuration alone shows; ConfigError for `moe_aux_loss_coef` without experts.
     """
     folder = model_folder(config)
     read_model_config(folder)
     settings = _model_settings(folder)
     decision = decide_rope(config, settings, folder, for_training=for_training, adapters=adapters)
     attention = choose_attention(config, settings.model_type, for_training=for_training, device=device)
+    if for_training and config.moe_aux_loss_coef:
+        experts_per_token(settings)
     return decision, [note for note in (decision.note, attention.note) if note]
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from tunesmith.errors import ConfigError, ModelError
@@ -89,8 +88,3 @@ def experts_per_token(model_config: Any) -> int:
         else "it has no experts whose load could be balanced",
         fix="remove moe_aux_loss_coef",
     )
-
-
-def no_load(num_experts: int) -> ExpertLoad:
-    """The load of a rank without tokens."""
-    return ExpertLoad(torch.zeros(num_experts, dtype=torch.float64), 0.0)

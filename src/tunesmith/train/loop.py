@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,9 +20,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from tunesmith.data.collate import collate
+from tunesmith.data.collate import Batch, collate
 from tunesmith.data.plan import PlanSpec, StepPlan, plan_epoch
 from tunesmith.data.store import ExampleStore
+from tunesmith.train.balance import ExpertBalance
 from tunesmith.train.diagnose import NonFinite
 from tunesmith.train.evaluate import Evaluator
 from tunesmith.train.runtime import Runtime, seed_everything
@@ -89,6 +90,7 @@ class Loop:
     interrupt: Interrupt
     evaluator: Evaluator | None = None
     grad_scaler: torch.amp.GradScaler | None = None
+    balance: ExpertBalance | None = None
 
     def run(self) -> bool:
         """Train until the last step. Returns False when the user stopped it, the state then being saved."""
@@ -133,25 +135,33 @@ class Loop:
 
     def _step(self, step_plan: StepPlan) -> None:
         """One optimizer step over all ranks."""
-        step, rank, world = self.state.global_step, self.runtime.rank, self.runtime.world_size
-        micro_batches = step_plan.micro_batches[rank]
+        step, world = self.state.global_step, self.runtime.world_size
+        micro_batches = step_plan.micro_batches[self.runtime.rank]
         members = [index for part in step_plan.micro_batches for micro in part for index in micro]
         total_weight = float(self._weights[members].sum())
         scale = world / total_weight  # data parallel training averages the ranks' gradients; the sum is wanted
         self.scorer.train()
         loss_sum = torch.zeros((), dtype=torch.float64)
-        for number, micro in enumerate(micro_batches):
-            seed_everything(self.settings.seed, step, rank, number)
-            batch = collate(self.store, micro).to(self.runtime.device)
+        if self.balance:
+            self.balance.begin_step(self.scorer, self._batches(micro_batches))
+        for number, batch in enumerate(self._batches(micro_batches)):
             more_to_come = number + 1 < len(micro_batches)
             with self.runtime.no_sync(self.scorer) if more_to_come else nullcontext():
                 out = self.stage.step(self.scorer, batch)
-                self._backward(out.loss_sum * scale)
+                extra = world * self.balance.part(batch) if self.balance else 0.0
+                self._backward(out.loss_sum * scale + extra)
             loss_sum += out.loss_sum.detach().double().cpu()
         loss = self.runtime.sum([float(loss_sum)])[0] / total_weight
         self._learning_rate, self._grad_norm = self._set_learning_rate(step), self._clip(loss, members)
         self._update()
         self._count(loss, members)
+        self._aux_loss = self.balance.end_step() if self.balance else None
+
+    def _batches(self, micro_batches: Sequence[Sequence[int]]) -> Iterator[Batch]:
+        """This rank's micro-batches of the current step, the random generators set anew before each."""
+        for number, micro in enumerate(micro_batches):
+            seed_everything(self.settings.seed, self.state.global_step, self.runtime.rank, number)
+            yield collate(self.store, micro).to(self.runtime.device)
 
     def _backward(self, loss: Tensor) -> None:
         (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
@@ -240,7 +250,8 @@ class Loop:
             return
         loss = state.loss_since_log / state.steps_since_log
         state.loss_since_log, state.steps_since_log = 0.0, 0
-        self._record({"loss": loss, "grad_norm": self._grad_norm, "learning_rate": self._learning_rate})
+        aux = {} if self._aux_loss is None else {"aux_loss": self._aux_loss}
+        self._record({"loss": loss, **aux, "grad_norm": self._grad_norm, "learning_rate": self._learning_rate})
 
     def _evaluate(self) -> Mapping[str, float]:
         assert self.evaluator is not None
@@ -272,6 +283,7 @@ class Loop:
             "current_steps": state.global_step,
             "total_steps": total,
             "loss": metrics.get("loss"),
+            **({"aux_loss": metrics["aux_loss"]} if "aux_loss" in metrics else {}),
             "eval_loss": metrics.get("eval_loss"),
             "grad_norm": metrics.get("grad_norm"),
             "lr": metrics.get("learning_rate"),

@@ -25,6 +25,7 @@ from tunesmith.errors import ConfigError
 from tunesmith.model.adapters import count_parameters, leave_inputs_to_autocast, prepare_trainable, restore_adapter
 from tunesmith.model.checkpoints import checkpoints
 from tunesmith.model.load import load_model, load_tokenizer, model_folder, model_options
+from tunesmith.model.moe import RouterTap
 from tunesmith.model.neftune import EmbeddingNoise
 from tunesmith.model.parameters import parameter_lines, upcast_norms
 from tunesmith.model.quiet import quiet_transformers
@@ -33,6 +34,7 @@ from tunesmith.model.scorer import Scorer, verify_scorer
 from tunesmith.model.verify import read_model_config
 from tunesmith.render import load_renderer
 from tunesmith.train import folder as run_folder
+from tunesmith.train.balance import ExpertBalance
 from tunesmith.train.card import write_card
 from tunesmith.train.checkpoint import (
     check_identity,
@@ -189,6 +191,8 @@ class Run:
                 self.reporter.say(line)
         if config.neftune_noise_alpha:
             EmbeddingNoise(self.model, config.neftune_noise_alpha)
+        coefficient = config.moe_aux_loss_coef
+        self.balance = ExpertBalance(RouterTap(self.model, coefficient), self.runtime) if coefficient else None
         self.scorer = Scorer(self.model, compute, self.runtime.device.type)
         self._prove_scores()
 
@@ -247,6 +251,7 @@ class Run:
             Interrupt(),
             evaluator if self.prepared.evals else None,
             scaled,
+            self.balance,
         )
         rows = f"{self.plan.rows_per_step} {'packs' if self.plan.packing else 'rows'} per step"
         self.reporter.say(
