@@ -49,9 +49,10 @@ from tunesmith.train.evaluate import Evaluator
 from tunesmith.train.identity import identify
 from tunesmith.train.interrupt import Interrupt
 from tunesmith.train.loop import Loop
+from tunesmith.train.memory import memory_need
 from tunesmith.train.optim import make_optimizer
 from tunesmith.train.plots import plot_metrics
-from tunesmith.train.runtime import Runtime, peak_memory_bytes, precision, seed_everything
+from tunesmith.train.runtime import Runtime, available_memory_bytes, peak_memory_bytes, precision, seed_everything
 from tunesmith.train.schedule import make_schedule
 from tunesmith.train.settings import (
     count_steps,
@@ -177,8 +178,7 @@ class Run:
             leave_inputs_to_autocast(model)
         if config.upcast_layernorm:
             self.reporter.say(f"upcast_layernorm: {upcast_norms(model)} parameters are now kept in 32 bits")
-        row_tokens = max(self._row_tokens())
-        self.resolved = decide_checkpointing(self.resolved, model, row_tokens, self.runtime.device)
+        self._decide_checkpointing(model, compute)
         if self.config.gradient_checkpointing:
             with quiet_transformers():
                 model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -195,6 +195,24 @@ class Run:
         self.balance = ExpertBalance(RouterTap(self.model, coefficient), self.runtime) if coefficient else None
         self.scorer = Scorer(self.model, compute, self.runtime.device.type)
         self._prove_scores()
+
+    def _decide_checkpointing(self, model: Any, compute: torch.dtype) -> None:
+        device = self.runtime.device
+        need = memory_need(
+            model,
+            optimizer=self.config.optim,
+            row_tokens=max(self._row_tokens()),
+            longest_text=int(self.store.lengths.max()),
+            compute_dtype=compute,
+            device=device,
+            plain_formula=self.config.flash_attn == "disabled",
+        )
+        num_ranks = self.runtime.world_size if device.type == "cpu" else 1
+        self.resolved, lines = decide_checkpointing(
+            self.resolved, need, available_memory_bytes(device), num_ranks=num_ranks
+        )
+        for line in lines:
+            self.reporter.say(line)
 
     def _row_tokens(self) -> list[int]:
         """Tokens of every micro-batch of the first epoch."""
