@@ -101,6 +101,8 @@ def _schedule_free(facts: Facts) -> None:
 def _checkpointing(facts: Facts) -> None:
     if facts["disable_gradient_checkpointing"] and facts["gradient_checkpointing"] is None:
         facts.decide("gradient_checkpointing", False, "disable_gradient_checkpointing is set")
+    elif facts["use_unsloth_gc"] and facts["gradient_checkpointing"] is None:
+        facts.decide("gradient_checkpointing", True, "use_unsloth_gc asks for it")
 
 
 def _data_seed(facts: Facts) -> None:

@@ -25,9 +25,11 @@ def build_model(config: Config, dtypes: tuple[torch.dtype, torch.dtype], source:
     """
     frozen, trainable = dtypes
     if config.finetuning_type in ADAPTER_TYPES:
-        return prepare_trainable(load_model(config, dtype=frozen), config, trainable)
+        return prepare_trainable(
+            load_model(config, dtype=frozen, adapters=config.adapter_name_or_path), config, trainable
+        )
     if source is not None:
-        config = replace(config, model_name_or_path=str(source))
+        config = _saved_model(config, source)
     # fp32 first: trained weights must not pass through the narrower dtype of the frozen ones
     model = prepare_trainable(load_model(config, dtype=torch.float32), config, trainable)
     for parameter in model.parameters():
@@ -41,8 +43,13 @@ def put_weights_back(model: Any, config: Config, checkpoint: Path) -> None:
     if config.finetuning_type in ADAPTER_TYPES:
         restore_adapter(model, checkpoint)
         return
-    stored = load_model(replace(config, model_name_or_path=str(checkpoint)), dtype=torch.float32)
+    stored = load_model(_saved_model(config, checkpoint), dtype=torch.float32)
     model.load_state_dict(stored.state_dict())
+
+
+def _saved_model(config: Config, folder: Path) -> Config:
+    """The configuration with a model that this run has saved in place of the one that it began with."""
+    return replace(config, model_name_or_path=str(folder), train_from_scratch=False)
 
 
 def build_value_head(model: Any, config: Config) -> ValueHead:

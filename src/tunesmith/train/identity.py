@@ -20,6 +20,7 @@ MAY_CHANGE = (
     "learning_rate", "embedding_learning_rate", "loraplus_lr_ratio", "loraplus_lr_embedding", "num_train_epochs",
     "max_steps", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "warmup_ratio", "optim", "optim_args",
     "weight_decay", "max_grad_norm", "bf16", "fp16", "pure_bf16", "lora_dropout", "micro_batch_tokens",
+    "neftune_noise_alpha", "shift_attn", "moe_aux_loss_coef", "upcast_layernorm",
 )  # fmt: skip
 """A resumed run may differ in these; it is said, and the result is then no longer that of an unbroken run."""
 
@@ -34,14 +35,22 @@ def identify(config: Config, renderer: Renderer, prepared: Prepared, plan: PlanS
         **{f"data {name}": value for name, value in prepared.fingerprint.items()},
         "template": f"{renderer.template_name}:{hashlib.sha256(template.encode()).hexdigest()}",
         "tokenizer": contract["tokenizer_sha256"],
-        "base weights": weights_fingerprint(model_folder(config)),
+        "base weights": _base_weights(config),
         **{f"adapter {name}": file_sha256(Path(name) / ADAPTER_WEIGHTS) for name in config.adapter_name_or_path},
         "method": _method(config),
         "optimizer": describe_state(config),
+        **({"positions": f"rope_scaling {config.rope_scaling}"} if config.rope_scaling else {}),
         "batch layout": _layout(plan),
     }
     may_change = {key: str(getattr(config, key)) for key in MAY_CHANGE}
     return Identity(must_match, {**may_change, "number of ranks": str(plan.world_size)})
+
+
+def _base_weights(config: Config) -> str:
+    """The fingerprint of the weights that training starts from."""
+    if config.train_from_scratch:
+        return f"random, seed {config.seed}"
+    return weights_fingerprint(model_folder(config))
 
 
 def _layout(plan: PlanSpec) -> str:
