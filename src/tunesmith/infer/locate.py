@@ -78,17 +78,17 @@ def _with_named_adapters(config: Config) -> Located:
 
 def _from_run(config: Config, output_dir: Path) -> Located:
     """What training has left in `output_dir`, on top of what it started from."""
-    is_lora = config.finetuning_type == "lora"
-    folder, note = _newest(output_dir, adapter_problem if is_lora else _model_problem)
+    makes_adapter = config.trains_adapter
+    folder, note = _newest(output_dir, adapter_problem if makes_adapter else _model_problem)
     if folder is None:
         raise ModelError(
-            f"output_dir {output_dir} holds no tuned {'adapter' if is_lora else 'model'}",
+            f"output_dir {output_dir} holds no tuned {'adapter' if makes_adapter else 'model'}",
             why=note,
             fix="Train first (tunesmith train FILE), or name what to use: adapter_name_or_path for an adapter. "
             "To use the base model alone, add output_dir=null.",
         )
     notes = (note,) if note else ()
-    if not is_lora:
+    if not makes_adapter:
         return Located(str(folder), (), output_dir, notes)
     earlier = config.adapter_name_or_path if config.create_new_adapter else config.adapter_name_or_path[:-1]
     return Located(str(config.model_name_or_path), (*earlier, str(folder)), output_dir, notes)

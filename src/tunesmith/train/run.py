@@ -22,9 +22,11 @@ from tunesmith.data.plan import plan_epoch
 from tunesmith.data.prepare import prepare
 from tunesmith.data.store import ExampleStore
 from tunesmith.errors import ConfigError
-from tunesmith.model.adapters import count_parameters, leave_inputs_to_autocast, prepare_trainable, restore_adapter
+from tunesmith.model.adapters import count_parameters, leave_inputs_to_autocast, restore_adapter
 from tunesmith.model.checkpoints import checkpoints
 from tunesmith.model.load import load_model, load_tokenizer, model_folder
+from tunesmith.model.methods.files import base_config, write_at_end, write_at_start
+from tunesmith.model.methods.prepare import prepare_trainable
 from tunesmith.model.quiet import quiet_transformers
 from tunesmith.model.save import save_into, save_weights, tokenizer_files, write_files
 from tunesmith.model.scorer import Scorer, verify_scorer
@@ -141,6 +143,9 @@ class Run:
         if start:
             self.reporter.say(f"resuming from {start} (step {resumed_step})", style="bold")
 
+    def _note(self, text: str) -> None:
+        self.reporter.say(f"note: {text}")
+
     def _announce_data(self) -> None:
         for line in self.prepared.ledger.summary_lines():
             self.reporter.say(line)
@@ -153,15 +158,17 @@ class Run:
         if config.full_determinism:
             torch.use_deterministic_algorithms(True)
         self.reporter.say(f"loading {config.model_name_or_path}")
-        if config.finetuning_type == "lora":
+        more: dict[str, Any] = {"tokenizer": self.tokenizer, "start": start, "say": self._note}
+        if config.trains_adapter:
             # a resumed adapter has its shape from the settings and its numbers from the checkpoint
-            model = prepare_trainable(load_model(config, dtype=frozen), config, trainable)
-            if start:
-                restore_adapter(model, start)
+            config = base_config(config, self.folder, start)
+            model = prepare_trainable(load_model(config, dtype=frozen), config, trainable, **more)
+            if self.runtime.is_main and start is None:
+                write_at_start(model, config, self.tokenizer, self.folder)
         else:
             source = config if start is None else replace(config, model_name_or_path=str(start))
             # fp32 first: trained weights must not pass through the narrower dtype of the frozen ones
-            model = prepare_trainable(load_model(source, dtype=torch.float32), config, trainable)
+            model = prepare_trainable(load_model(source, dtype=torch.float32), config, trainable, **more)
             for parameter in model.parameters():
                 if not parameter.requires_grad:
                     parameter.data = parameter.data.to(frozen)
@@ -303,6 +310,7 @@ class Run:
             )
         except (OSError, SafetensorError) as err:
             raise save_failure(err, self.folder, next(reversed(checkpoints(self.folder)), None)) from err
+        write_at_end(self.model, self.config, self.folder)
         self.state.write(self.folder)
         results = self._results()
         run_folder.write_json(self.folder / "train_results.json", results)
@@ -318,7 +326,7 @@ class Run:
     def _load_best(self) -> None:
         best = self.folder / str(self.state.best_model_checkpoint)
         self.reporter.say(f"loading the best checkpoint, {best.name} (best metric {self.state.best_metric:.4f})")
-        if self.config.finetuning_type == "lora":
+        if self.config.trains_adapter:
             restore_adapter(self.model, best)
         else:
             stored = load_model(replace(self.config, model_name_or_path=str(best)), dtype=torch.float32)
@@ -351,7 +359,7 @@ class Run:
         )
         self.reporter.say(f"everything lies in {self.folder}")
         self.reporter.say(f"talk to it:  tunesmith chat {shown}")
-        if self.config.finetuning_type == "lora":
+        if self.config.trains_adapter:
             self.reporter.say(f"merge it:    tunesmith export {shown} export_dir={self.folder}-merged")
 
 
