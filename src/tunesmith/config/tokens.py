@@ -51,7 +51,9 @@ def _descriptions(name: str | None) -> dict[str, str]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as err:
-        raise ConfigError(f"{key} is not valid YAML", why=str(err).splitlines()[0], fix=f"write lines {example}") from err
+        raise ConfigError(
+            f"{key} is not valid YAML", why=str(err).splitlines()[0], fix=f"write lines {example}"
+        ) from err
     if not isinstance(content, dict) or not content:
         raise ConfigError(f"{key} does not hold a mapping of tokens to descriptions", fix=f"write lines {example}")
     wrong = next((token for token, text in content.items() if not isinstance(text, str) or not text.strip()), None)

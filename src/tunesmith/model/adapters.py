@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
@@ -118,7 +119,7 @@ def restore_adapter(model: Any, folder: Path) -> None:
     Raises:
         ModelError: the stored tensors are not those of the model's adapter.
     """
-    stored = load_file(folder / ADAPTER_WEIGHTS)
+    stored = adapter_tensors(folder)
     if pissa.find_start(model) is not None:
         stored = pissa.trained_half(stored, model)
     expected = get_peft_model_state_dict(model, save_embedding_layers=adapts_embedding(model))
@@ -130,6 +131,11 @@ def restore_adapter(model: Any, folder: Path) -> None:
             fix="resume with the LoRA settings that the run was started with",
         )
     set_peft_model_state_dict(model, stored)
+
+
+def adapter_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a saved adapter, by PEFT's names."""
+    return load_file(folder / ADAPTER_WEIGHTS)
 
 
 def base_of(folder: Path) -> str | None:

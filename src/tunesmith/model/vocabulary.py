@@ -103,11 +103,16 @@ def grow_for_adapter(model: Any, adapter: Path) -> None:
         grow_rows(model, needed)
 
 
-def rows_of_adapter(model: Any, adapter: Path) -> int:
-    """The rows of the embeddings for which an adapter holds numbers; 0 when it leaves them alone."""
+def token_rows_of(adapter: Path) -> list[int]:
+    """The single rows of the embeddings that an adapter holds, in order."""
     stored = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8")).get("trainable_token_indices")
     lists = list(stored.values()) if isinstance(stored, Mapping) else [stored or []]
-    needed = 1 + max((index for indices in lists for index in indices), default=-1)
+    return sorted({index for indices in lists for index in indices})
+
+
+def rows_of_adapter(model: Any, adapter: Path) -> int:
+    """How many rows the embeddings need for the numbers of an adapter; 0 when it leaves them alone."""
+    needed = 1 + max(token_rows_of(adapter), default=-1)
     prefixes = tuple(f"base_model.model.{name}." for name in embedding_names(model))
     for name, entry in verify_safetensors(adapter / "adapter_model.safetensors").items():
         if name.startswith(prefixes) and name.endswith(".weight") and "lora_" not in name:

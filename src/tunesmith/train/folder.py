@@ -19,7 +19,7 @@ from tunesmith import __version__
 from tunesmith.config.resolve import Resolved
 from tunesmith.errors import ConfigError, ResumeError
 from tunesmith.model.checkpoints import checkpoints, why_incomplete
-from tunesmith.model.methods.files import METHOD_FOLDERS
+from tunesmith.model.methods.places import METHOD_FOLDERS
 from tunesmith.train.checkpoint import newest_complete, remove_parts
 from tunesmith.train.sinks import RUN_LOG, TRAINER_LOG
 from tunesmith.train.state import STATE_FILE

@@ -161,10 +161,10 @@ class Run:
         more: dict[str, Any] = {"tokenizer": self.tokenizer, "start": start, "say": self._note}
         if config.trains_adapter:
             # a resumed adapter has its shape from the settings and its numbers from the checkpoint
-            config = base_config(config, self.folder, start)
-            model = prepare_trainable(load_model(config, dtype=frozen), config, trainable, **more)
-            if self.runtime.is_main and start is None:
-                write_at_start(model, config, self.tokenizer, self.folder)
+            base = load_model(base_config(config, self.folder, start), dtype=frozen)
+            model = prepare_trainable(base, config, trainable, **more)
+            if self.runtime.is_main:
+                write_at_start(model, config, self.tokenizer, self.folder, start)
         else:
             source = config if start is None else replace(config, model_name_or_path=str(start))
             # fp32 first: trained weights must not pass through the narrower dtype of the frozen ones

@@ -244,7 +244,6 @@ class LoraOptions:
         methods=_LORA,
     )
 
-
     loftq_init: bool = option(
         False,
         en="Start from what quantizing the weights loses (LoftQ).",
@@ -255,7 +254,7 @@ class LoraOptions:
         4,
         en="LoftQ without quantization_bit: bits that the values of the base are rounded to.",
         zh="未设置 quantization_bit 时 LoftQ 对基座权重取值所用的位数。",
-        choices=(2, 4, 8),
+        choices=(4, 8),
         methods=_LORA,
     )
     loftq_iter: int = option(

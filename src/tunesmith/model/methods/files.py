@@ -9,8 +9,7 @@ from typing import Any
 from tunesmith.config import Config
 from tunesmith.errors import ResumeError
 from tunesmith.model.methods import loftq, pissa
-
-METHOD_FOLDERS = (loftq.BASE_FOLDER, *pissa.FOLDERS)
+from tunesmith.model.methods.places import LOFTQ_BASE
 
 
 def base_config(config: Config, run: Path, start: Path | None) -> Config:
@@ -21,7 +20,7 @@ def base_config(config: Config, run: Path, start: Path | None) -> Config:
     """
     if start is None or not loftq.makes_own_base(config):
         return config
-    base = run / loftq.BASE_FOLDER
+    base = run / LOFTQ_BASE
     if not (base / "config.json").is_file():
         raise ResumeError(
             f"{base} is missing: the base that this run's adapter belongs to (loftq_init)",
@@ -30,11 +29,13 @@ def base_config(config: Config, run: Path, start: Path | None) -> Config:
     return replace(config, model_name_or_path=str(base))
 
 
-def write_at_start(model: Any, config: Config, tokenizer: Any, run: Path) -> None:
-    """Write the base that a LoftQ adapter belongs to, and name it in the adapter, before the first checkpoint."""
-    if config.loftq_init and loftq.makes_own_base(config):
-        base = loftq.write_base(model, tokenizer, run)
-        model.peft_config[loftq.ADAPTER].base_model_name_or_path = str(base)
+def write_at_start(model: Any, config: Config, tokenizer: Any, run: Path, start: Path | None) -> None:
+    """Write the base that a LoftQ adapter belongs to, unless the run is resumed, and name it in the adapter."""
+    if not loftq.makes_own_base(config):
+        return
+    if start is None:
+        loftq.write_base(model, tokenizer, run)
+    model.peft_config[loftq.ADAPTER].base_model_name_or_path = str(run / LOFTQ_BASE)
 
 
 def write_at_end(model: Any, config: Config, run: Path) -> None:

@@ -27,10 +27,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tunesmith.errors import ModelError
+from tunesmith.model.methods.places import PISSA_BACKUP, PISSA_CONVERTED, PISSA_INIT
 
 ADAPTER = "default"
-INIT_FOLDER, BACKUP_FOLDER, CONVERTED_FOLDER = "pissa_init", "pissa_backup", "pissa_converted"
-FOLDERS = (INIT_FOLDER, BACKUP_FOLDER, CONVERTED_FOLDER)
 _WEIGHTS, _PREFIX = "adapter_model.safetensors", "base_model.model."
 
 
@@ -152,9 +151,9 @@ def write_conversion(model: Any, run: Path) -> None:
     initial = dict(learned)
     for name, _ in _layers(model):
         initial[f"{_PREFIX}{name}.lora_A.weight"], initial[f"{_PREFIX}{name}.lora_B.weight"] = start.of(name)
-    for folder, tensors in ((INIT_FOLDER, initial), (BACKUP_FOLDER, learned)):
+    for folder, tensors in ((PISSA_INIT, initial), (PISSA_BACKUP, learned)):
         _write(tensors, copy.deepcopy(model.peft_config[ADAPTER]), run / folder)
-    save_as_lora(model, start, run / CONVERTED_FOLDER)
+    save_as_lora(model, start, run / PISSA_CONVERTED)
 
 
 def _write(tensors: Mapping[str, Tensor], config: Any, folder: Path) -> None:
