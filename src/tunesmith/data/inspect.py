@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunesmith.data.catalog import Dataset, open_catalog
-from tunesmith.data.intake import NUM_PEEKED_ROWS, Intake, check_stage, lay_out, peek, read_dataset
+from tunesmith.data.intake import NUM_PEEKED_ROWS, Intake, peek, read_dataset
 from tunesmith.data.ledger import Ledger
 from tunesmith.data.prepare import make_intake
 from tunesmith.data.rows import BadRow, Row
@@ -92,8 +92,7 @@ _RowResult = tuple[RowRef, list[RenderedExample], int, str]
 
 def _dataset_rows(intake: Intake, dataset: Dataset) -> Iterator[_RowResult]:
     first, rows = peek(read_dataset(dataset), NUM_PEEKED_ROWS)
-    layout = lay_out(dataset, first, intake.ledger.notes)
-    check_stage(layout, intake.stage)
+    layout = intake.lay_out(dataset, first)
     for row in rows:
         yield _render(intake, row, layout)
 
@@ -109,7 +108,7 @@ def _render(intake: Intake, row: Row | BadRow, layout: DatasetEntry) -> _RowResu
 def _previewed(number: int, row: _RowResult, renderer: Renderer) -> PreviewedRow:
     ref, examples, num_cut_tokens, problem = row
     tokens = tuple(
-        tuple(map(Token, example.input_ids, renderer.token_texts(example.input_ids), example.weights))
+        tuple(map(Token, example.ids, renderer.token_texts(example.ids), example.weights))
         for example in examples
     )
     return PreviewedRow(number, ref, tokens, num_cut_tokens, problem)

@@ -27,6 +27,7 @@ class Entry:
 
     Attributes:
         num_cut_tokens: tokens lost behind `cutoff_len` (outcome "cut").
+        num_chunks: above 1: a long document that is whole, but in so many chunks.
         reason: why the row was dropped, with the field at fault and the remedy where known.
         duplicate_of: the first row of the same content, when there is one.
     """
@@ -39,6 +40,7 @@ class Entry:
     field: str = ""
     fix: str = ""
     duplicate_of: RowRef | None = None
+    num_chunks: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """The entry as a line of `ledger.jsonl`; parts that say nothing are left out."""
@@ -47,6 +49,8 @@ class Entry:
         row |= {"use": self.use, "outcome": self.outcome}
         optional = {"num_cut_tokens": self.num_cut_tokens, "reason": self.reason, "field": self.field, "fix": self.fix}
         row |= {name: value for name, value in optional.items() if value}
+        if self.num_chunks > 1:
+            row["num_chunks"] = self.num_chunks
         if self.duplicate_of is not None:
             row["duplicate_of"] = str(self.duplicate_of)
         return row
@@ -65,6 +69,7 @@ class FileCounts:
     num_dropped: int = 0
     num_duplicates: int = 0
     num_cut_tokens: int = 0
+    num_split: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +117,7 @@ class Ledger:
         self._counts(ref, use).num_rows += 1
 
     def record(self, entry: Entry) -> None:
-        """Enter what became of a row; whole rows that repeat nothing are only counted."""
+        """Enter what became of a row; rows in one whole example that repeat nothing are only counted."""
         counts = self._counts(entry.ref, entry.use)
         if entry.outcome == "whole":
             counts.num_whole += 1
@@ -124,7 +129,8 @@ class Ledger:
         if entry.duplicate_of is not None:
             counts.num_duplicates += 1
             self._repeats[entry.duplicate_of] += 1
-        if entry.outcome != "whole" or entry.duplicate_of is not None:
+        counts.num_split += entry.num_chunks > 1
+        if entry.outcome != "whole" or entry.duplicate_of is not None or entry.num_chunks > 1:
             self.entries.append(entry)
 
     def _counts(self, ref: RowRef, use: Use) -> FileCounts:
@@ -167,6 +173,10 @@ class Ledger:
         num_cut_tokens = sum(counts.num_cut_tokens for counts in self.files)
         if num_cut_tokens:
             lines.append(f"cut: {num_cut_tokens:,} tokens beyond cutoff_len")
+        num_split = sum(counts.num_split for counts in self.files)
+        if num_split:
+            num_chunks = sum(entry.num_chunks for entry in self.entries if entry.num_chunks > 1)
+            lines.append(f"split: {num_split:,} rows into {num_chunks:,} chunks of at most cutoff_len tokens; no token is lost")
         if self._repeats:
             first, number = self._repeats.most_common(1)[0]
             lines.append(

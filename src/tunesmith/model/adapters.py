@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
@@ -21,7 +20,8 @@ from torch import nn
 
 from tunesmith.errors import ModelError
 from tunesmith.model.merge import merge_attached
-from tunesmith.model.methods import pissa
+from tunesmith.model.methods import loftq, pissa
+from tunesmith.model.methods.places import own_base
 from tunesmith.model.quiet import quiet_transformers
 from tunesmith.model.save import adapts_embedding
 from tunesmith.model.verify import verify_safetensors
@@ -119,9 +119,12 @@ def restore_adapter(model: Any, folder: Path) -> None:
     Raises:
         ModelError: the stored tensors are not those of the model's adapter.
     """
-    stored = adapter_tensors(folder)
-    if pissa.find_start(model) is not None:
-        stored = pissa.trained_half(stored, model)
+    stored = load_file(folder / ADAPTER_WEIGHTS)
+    start, base = pissa.find_start(model), own_base(folder)
+    if start is not None:
+        stored = pissa.take_back(model, start, stored)
+    if base is not None:
+        loftq.put_base_back(model, base)
     expected = get_peft_model_state_dict(model, save_embedding_layers=adapts_embedding(model))
     differing = sorted(set(stored) ^ set(expected)) or [n for n in stored if stored[n].shape != expected[n].shape]
     if differing:
@@ -131,11 +134,6 @@ def restore_adapter(model: Any, folder: Path) -> None:
             fix="resume with the LoRA settings that the run was started with",
         )
     set_peft_model_state_dict(model, stored)
-
-
-def adapter_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a saved adapter, by PEFT's names."""
-    return load_file(folder / ADAPTER_WEIGHTS)
 
 
 def base_of(folder: Path) -> str | None:

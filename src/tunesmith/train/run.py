@@ -12,27 +12,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 
 from tunesmith.config import Config
 from tunesmith.config.resolve import Resolved
-from tunesmith.data.collate import collate
 from tunesmith.data.plan import plan_epoch
 from tunesmith.data.prepare import prepare
 from tunesmith.data.store import ExampleStore
 from tunesmith.errors import ConfigError
-from tunesmith.model.adapters import count_parameters, leave_inputs_to_autocast, restore_adapter
+from tunesmith.model.adapters import count_parameters, leave_inputs_to_autocast
 from tunesmith.model.checkpoints import checkpoints
-from tunesmith.model.load import load_model, load_tokenizer, model_folder
-from tunesmith.model.methods.files import base_config, write_at_end, write_at_start
-from tunesmith.model.methods.prepare import prepare_trainable
+from tunesmith.model.load import load_tokenizer, model_folder
+from tunesmith.model.methods.files import write_at_end, write_at_start
 from tunesmith.model.quiet import quiet_transformers
 from tunesmith.model.save import save_into, save_weights, tokenizer_files, write_files
 from tunesmith.model.scorer import Scorer, verify_scorer
 from tunesmith.model.verify import read_model_config
 from tunesmith.render import load_renderer
 from tunesmith.train import folder as run_folder
+from tunesmith.train.build import build_model, put_weights_back
 from tunesmith.train.card import write_card
 from tunesmith.train.checkpoint import (
     check_identity,
@@ -61,7 +61,7 @@ from tunesmith.train.settings import (
     schedule_spec,
 )
 from tunesmith.train.sinks import Reporter, clock
-from tunesmith.train.stage import STAGES
+from tunesmith.train.stage import STAGES, Setup, Stage
 from tunesmith.train.state import TrainerState
 
 EXIT_STOPPED = 130
@@ -101,6 +101,7 @@ class Run:
         self.folder = Path(str(self.config.output_dir))
         passed_over: list[str] = []
         start = run_folder.find_start(self.resolved, passed_over.append)
+        self.stage: Stage = STAGES.get(self.config.stage)(self.config)
         dtypes = precision(self.resolved, self.runtime.device)
         self.resolved = decide_layout(self.resolved, self.runtime.device)
         self.tokenizer = load_tokenizer(self.config)
@@ -114,7 +115,6 @@ class Run:
         changes = check_identity(start, self.identity) if start else []
         self._open(start, [*passed_over, *changes])
         self._announce_data()
-        self.stage = STAGES.get(self.config.stage)()
         self._build_model(start, dtypes)
         self._build_loop(start, dtypes[0])
         self._write_head()
@@ -143,35 +143,24 @@ class Run:
         if start:
             self.reporter.say(f"resuming from {start} (step {resumed_step})", style="bold")
 
-    def _note(self, text: str) -> None:
-        self.reporter.say(f"note: {text}")
-
     def _announce_data(self) -> None:
         for line in self.prepared.ledger.summary_lines():
             self.reporter.say(line)
 
     def _build_model(self, start: Path | None, dtypes: tuple[torch.dtype, torch.dtype, torch.dtype]) -> None:
-        """Base weights, adapters, and the proof that this model can be scored over packed rows."""
-        compute, frozen, trainable = dtypes
-        config = self.config
+        """Base weights, adapters, what the stage needs of them, and the proof that packed rows can be scored."""
+        config, compute = self.config, dtypes[0]
         seed_everything(config.seed, 0)  # new adapters start from the seed
         if config.full_determinism:
             torch.use_deterministic_algorithms(True)
         self.reporter.say(f"loading {config.model_name_or_path}")
-        more: dict[str, Any] = {"tokenizer": self.tokenizer, "start": start, "say": self._note}
-        if config.trains_adapter:
-            # a resumed adapter has its shape from the settings and its numbers from the checkpoint
-            base = load_model(base_config(config, self.folder, start), dtype=frozen)
-            model = prepare_trainable(base, config, trainable, **more)
-            if self.runtime.is_main:
-                write_at_start(model, config, self.tokenizer, self.folder, start)
-        else:
-            source = config if start is None else replace(config, model_name_or_path=str(start))
-            # fp32 first: trained weights must not pass through the narrower dtype of the frozen ones
-            model = prepare_trainable(load_model(source, dtype=torch.float32), config, trainable, **more)
-            for parameter in model.parameters():
-                if not parameter.requires_grad:
-                    parameter.data = parameter.data.to(frozen)
+        # an adapter has its shape from the settings and its numbers from the checkpoint; whole models are read from
+        # there at once, unless the stage looks at the weights that the run started from
+        put_back = start is not None and (config.trains_adapter or self.stage.needs_start)
+        source = None if put_back else start
+        model = build_model(config, dtypes[1:], source, self.tokenizer, lambda line: self.reporter.say(f"note: {line}"))
+        if self.runtime.is_main:
+            write_at_start(model, config, self.tokenizer, self.folder, is_resumed=start is not None)
         if compute != torch.float32:
             leave_inputs_to_autocast(model)
         row_tokens = max(self._row_tokens())
@@ -185,6 +174,26 @@ class Run:
         self.model = model.to(self.runtime.device)
         self.scorer = Scorer(self.model, compute, self.runtime.device.type)
         self._prove_scores()
+        self._prepare_stage(row_tokens)
+        if put_back and start is not None:
+            put_weights_back(self.model, config, start)
+
+    def _prepare_stage(self, row_tokens: int) -> None:
+        """Let the stage look at the model as the run starts from it, and complete the examples."""
+        fingerprint = {**self.identity.must_match, "compute": str(self.scorer.compute_dtype)}
+        setup = Setup(
+            self.config,
+            self.runtime,
+            self.scorer,
+            self.renderer,
+            fingerprint,
+            row_tokens,
+            self.reporter.say,
+            self.folder,
+        )
+        self.stage.prepare(setup)
+        evals = {name: self.stage.with_numbers(store, setup) for name, store in self.prepared.evals.items()}
+        self.prepared = replace(self.prepared, train=self.stage.with_numbers(self.store, setup), evals=evals)
 
     def _row_tokens(self) -> list[int]:
         """Tokens of every micro-batch of the first epoch."""
@@ -195,11 +204,14 @@ class Run:
     def _prove_scores(self) -> None:
         """Two short examples, packed and alone, against the model's own logits."""
         shortest = [int(i) for i in self.store.lengths.argsort(kind="stable")[:2]]
-        if len(shortest) < 2:
+        if self.plan.micro_batch_tokens == 1:
+            shortest = shortest[:1]  # nothing is ever packed
+        elif len(shortest) < 2:
             shortest *= 2
-        device = self.runtime.device
-        alone = [collate(self.store, [index]).to(device) for index in shortest]
-        verify_scorer(self.scorer, collate(self.store, shortest).to(device), alone)
+        store = self.store
+        if not store.weights.any():  # prompts alone: what is learnt is not there yet
+            store = replace(store, weights=np.ones_like(store.weights))
+        verify_scorer(self.scorer, store, shortest, self.runtime.device)
 
     def _build_loop(self, start: Path | None, compute: torch.dtype) -> None:
         config, lengths = self.config, self.store.lengths.tolist()
@@ -209,6 +221,8 @@ class Run:
         if start:
             self.state = load_training_state(start, self.model, self.optimizer)
             self.state.finished = False
+        self.stage.state.update(self.state.stage)
+        self.state.stage = self.stage.state
         self.state.max_steps, self.state.num_train_epochs = total_steps, num_epochs
         schedule = make_schedule(schedule_spec(config, total_steps))
         plateau = plateau_of(config)
@@ -216,7 +230,7 @@ class Run:
             vars(plateau).update(self.state.plateau)
         largest = max(*self._row_tokens(), *(int(s.lengths.max()) for s in self.prepared.evals.values()), 1)
         eval_tokens = min(config.per_device_eval_batch_size * config.cutoff_len, largest)
-        evaluator = Evaluator(self.runtime, self.stage, self.prepared.evals, eval_tokens, config.compute_accuracy)
+        evaluator = Evaluator(self.runtime, self.stage, self.prepared.evals, eval_tokens)
         settings = loop_settings(config, total_steps, bool(self.prepared.evals))
         if self.prepared.evals and settings.metric not in evaluator.metric_names:
             raise ConfigError(
@@ -264,10 +278,10 @@ class Run:
             with self.loop.interrupt:
                 finished = self.loop.run()
         except NonFinite as failure:
-            suspects = find_suspects(self.scorer, self.store, failure.members, self.runtime.device)
+            suspects = find_suspects(self.scorer, failure.store, failure.members, self.runtime.device)
             if not suspects.parameters and self.loop.saver and self.state.global_step > 0:
                 self.save(self.state)
-            raise explain(failure, suspects, self.store, _precision_key(self.config)) from failure
+            raise explain(failure, suspects, _precision_key(self.config)) from failure
         if not finished:
             self.reporter.say(
                 f"stopped at step {self.state.global_step}; the same command goes on from there", style="bold"
@@ -319,18 +333,17 @@ class Run:
         run_folder.write_json(self.folder / "all_results.json", {**results, **metrics})
         write_card(self.folder, self.config, {**results, **metrics}, self.prepared.ledger.summary_lines())
         if self.config.plot_loss:
-            keys = ["loss", *sorted({k for r in self.state.log_history for k in r if k.startswith("eval_")} - _NO_PLOT)]
+            keys = [
+                *self.stage.plots,
+                *sorted({k for r in self.state.log_history for k in r if k.startswith("eval_")} - _NO_PLOT),
+            ]
             plot_metrics(self.state.log_history, self.folder, keys)
         self._say_what_next(results)
 
     def _load_best(self) -> None:
         best = self.folder / str(self.state.best_model_checkpoint)
         self.reporter.say(f"loading the best checkpoint, {best.name} (best metric {self.state.best_metric:.4f})")
-        if self.config.trains_adapter:
-            restore_adapter(self.model, best)
-        else:
-            stored = load_model(replace(self.config, model_name_or_path=str(best)), dtype=torch.float32)
-            self.model.load_state_dict(stored.state_dict())
+        put_weights_back(self.model, self.config, best)
 
     def _results(self) -> dict[str, Any]:
         state = self.state

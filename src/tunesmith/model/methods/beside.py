@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from tunesmith.config import Config
@@ -16,7 +15,7 @@ from tunesmith.config.tokens import new_tokens
 from tunesmith.errors import ConfigError
 from tunesmith.model.load import load_tokenizer
 from tunesmith.model.methods.modules import module_names, name_of, require_known
-from tunesmith.model.vocabulary import embedding_names, give_rows, grow_for_adapter, is_tied, token_rows_of
+from tunesmith.model.vocabulary import embedding_names, give_rows, is_tied
 
 
 @dataclass(frozen=True)
@@ -32,17 +31,10 @@ class Beside:
     tie: bool = False
 
 
-def rows_for_tokens(model: Any, config: Config, tokenizer: Any, start: Path | None) -> list[int]:
-    """Give new tokens their rows; returns those rows.
-
-    A checkpoint has their numbers: an adapter says which rows, a whole model has them already.
-    """
+def rows_for_tokens(model: Any, config: Config, tokenizer: Any) -> list[int]:
+    """Give new tokens their rows, the same in every run with the same seed; returns those rows."""
     if not config.resize_vocab or tokenizer is None:
         return []
-    if start is not None:
-        if config.trains_adapter:
-            grow_for_adapter(model, start)
-        return token_rows_of(start) if config.trains_adapter else []
     ids, words = new_token_ids(config, tokenizer)
     return give_rows(model, 1 + max(tokenizer.get_vocab().values()), ids, words, config)
 

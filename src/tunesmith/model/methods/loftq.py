@@ -96,6 +96,17 @@ def largest_part(error_DK: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     return root[:, None] * right[:rank], left[:, :rank] * root
 
 
+def put_base_back(model: Any, run_base: Path) -> None:
+    """Give a resumed model the base's values that its run wrote, should another machine compute others.
+
+    Raises:
+        ModelError: a tensor is not there.
+    """
+    for name, layer in _layers(model):
+        weight = layer.get_base_layer().weight
+        weight.data = _original(run_base, f"{name}.weight").to(weight)
+
+
 def _layers(model: Any) -> Iterator[tuple[str, Any]]:
     """(name in the base model, layer) of every adapted linear layer."""
     for name, layer in model.get_base_model().named_modules():
@@ -104,13 +115,13 @@ def _layers(model: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _original(folder: Path, name: str) -> Tensor:
-    """One tensor of the files that a quantized base was loaded from."""
+    """One unquantized tensor of a model folder."""
     for file in weight_files(folder):
         with safe_open(str(file), framework="pt") as tensors:
             if name in tensors.keys():  # noqa: SIM118 - not a dictionary
                 return tensors.get_tensor(name)
     raise ModelError(
-        f"`loftq_init` needs the original weights, but {folder} has no {name}",
+        f"`loftq_init` needs unquantized weights, but {folder} has no {name}",
         fix="set model_name_or_path to the unquantized model and quantize it while loading (quantization_bit), or "
         "remove loftq_init",
     )

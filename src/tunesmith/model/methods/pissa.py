@@ -58,6 +58,8 @@ def find_start(model: nn.Module) -> PissaStart | None:
 def begin(model: Any, num_iterations: int) -> None:
     """Bring a PEFT LoRA model that has just been made into PiSSA's form; its function stays the same.
 
+    The fast decomposition draws from torch's generator: after the same seed it gives the same numbers.
+
     Args:
         num_iterations: subspace iterations of the fast decomposition; -1 for the exact one.
     """
@@ -80,14 +82,25 @@ def begin(model: Any, num_iterations: int) -> None:
         layer.lora_B[ADAPTER].weight.data.copy_(second)
 
 
+def _put(model: Any, start: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+    """Take the start out of the base weights, and note it in the model."""
+    for name, layer in _layers(model):
+        first, second = start[name]
+        _set_weight(layer, _weight(layer).float() - layer.scaling[ADAPTER] * second @ first)
+    model.add_module("pissa_start", PissaStart(start))
+
+
 @torch.no_grad()
-def resume(model: Any, stored: Mapping[str, Tensor]) -> None:
-    """Bring a model with the original weights into PiSSA's form, from the ordinary form that a run saved.
+def take_back(model: Any, start: PissaStart, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The adapter of rank r within the ordinary form of rank 2r that a run saved; its start becomes the model's.
+
+    On the machine that saved it the start is the model's already, to the bit; another one may decompose otherwise in
+    the last digits, and then the base weights follow the stored start.
 
     Raises:
         ModelError: the stored tensors are not those of this model.
     """
-    start = {}
+    half = dict(stored)
     for name, layer in _layers(model):
         rank = layer.r[ADAPTER]
         keys = [f"{_PREFIX}{name}.lora_{matrix}.weight" for matrix in "AB"]
@@ -97,29 +110,21 @@ def resume(model: Any, stored: Mapping[str, Tensor]) -> None:
                 where=keys[0],
                 fix="resume with the LoRA settings that the run was started with",
             )
-        first, second = (stored[key] for key in keys)
-        start[name] = -first[rank:], second[:, rank:].contiguous()
-    _put(model, start)
-
-
-def _put(model: Any, start: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-    """Take the start out of the base weights, and note it in the model."""
-    for name, layer in _layers(model):
-        first, second = start[name]
-        residual = _weight(layer).float() - layer.scaling[ADAPTER] * second @ first
-        stored = layer.get_base_layer().weight
-        stored.data = (residual.T if layer.fan_in_fan_out else residual).to(stored.dtype).contiguous()
-    model.add_module("pissa_start", PissaStart(start))
-
-
-def trained_half(stored: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
-    """The adapter of rank r within its ordinary form of rank 2r."""
-    ranks = {f"{_PREFIX}{name}": layer.r[ADAPTER] for name, layer in _layers(model)}
-    half = dict(stored)
-    for name, rank in ranks.items():
-        half[f"{name}.lora_A.weight"] = stored[f"{name}.lora_A.weight"][:rank]
-        half[f"{name}.lora_B.weight"] = stored[f"{name}.lora_B.weight"][:, :rank].contiguous()
+        both_2rK, both_D2r = (stored[key] for key in keys)
+        half[keys[0]], half[keys[1]] = both_2rK[:rank], both_D2r[:, :rank].contiguous()
+        _move_start(layer, start.of(name), (-both_2rK[rank:], both_D2r[:, rank:].contiguous()))
     return half
+
+
+def _move_start(layer: Any, mine: tuple[Tensor, Tensor], stored: tuple[Tensor, Tensor]) -> None:
+    """Put the stored start of one layer in the place of the model's own."""
+    if all(torch.equal(own, other.to(own)) for own, other in zip(mine, stored, strict=True)):
+        return
+    scaling = layer.scaling[ADAPTER]
+    whole = _weight(layer).float() + scaling * mine[1] @ mine[0]
+    for own, other in zip(mine, stored, strict=True):
+        own.copy_(other)
+    _set_weight(layer, whole - scaling * mine[1] @ mine[0])
 
 
 def save_as_lora(model: Any, start: PissaStart, folder: Path) -> None:
@@ -178,3 +183,8 @@ def _weight(layer: Any) -> Tensor:
     """The base weight of a layer, outputs by inputs."""
     weight = layer.get_base_layer().weight.data
     return weight.T if layer.fan_in_fan_out else weight
+
+
+def _set_weight(layer: Any, weight_DK: Tensor) -> None:
+    stored = layer.get_base_layer().weight
+    stored.data = (weight_DK.T if layer.fan_in_fan_out else weight_DK).to(stored.dtype).contiguous()

@@ -1,7 +1,8 @@
 """Which parameters are trained: everything (full), some layers (freeze), or adapters beside the weights (lora, oft).
 
-The order matters: earlier adapters are merged, rows for new tokens are added, then the new adapter is made, and last the
-numbers of a checkpoint replace its own. Adapters are PEFT's, so that their files are plain PEFT files.
+The order matters: earlier adapters are merged, rows for new tokens are added, then the new adapter is made. The result is
+the model as the run starts from it, a resumed one too: its numbers are put back afterwards (`restore_adapter`). Adapters
+are PEFT's, so that their files are plain PEFT files.
 """
 
 from __future__ import annotations
@@ -16,14 +17,7 @@ from peft import get_peft_model
 
 from tunesmith.config import Config
 from tunesmith.errors import ConfigError, ModelError
-from tunesmith.model.adapters import (
-    ADAPTER_CONFIG,
-    adapter_tensors,
-    attach_adapters,
-    merge_adapters,
-    require_adapter,
-    restore_adapter,
-)
+from tunesmith.model.adapters import ADAPTER_CONFIG, attach_adapters, merge_adapters, require_adapter
 from tunesmith.model.load import model_folder
 from tunesmith.model.methods import loftq, pissa
 from tunesmith.model.methods.beside import (
@@ -46,9 +40,7 @@ def prepare_trainable(
     model: Any,
     config: Config,
     trainable_dtype: torch.dtype,
-    *,
     tokenizer: Any = None,
-    start: Path | None = None,
     say: Say = lambda line: None,
 ) -> Any:
     """Freeze, unfreeze and add adapters as `finetuning_type` says.
@@ -56,8 +48,7 @@ def prepare_trainable(
     Args:
         model: the base model; for a resumed full or freeze run, the model of the checkpoint.
         trainable_dtype: dtype of the trainable parameters (fp32 unless `pure_bf16`).
-        tokenizer: the run's tokenizer, new tokens included; None where no token is added.
-        start: the checkpoint that a resumed run goes on from.
+        tokenizer: the run's tokenizer, new tokens included; None where the model has rows for all of them.
         say: told what was decided without being asked for.
 
     Returns:
@@ -67,9 +58,9 @@ def prepare_trainable(
         ConfigError: a named module does not exist, or a setting does not fit the model. ModelError: an adapter does not.
     """
     if config.trains_adapter:
-        model = _with_adapter(model, config, tokenizer, start, say)
+        model = _with_adapter(model, config, tokenizer, say)
     else:
-        rows_for_tokens(model, config, tokenizer, start)
+        rows_for_tokens(model, config, tokenizer)
         if config.finetuning_type == "full":
             model.requires_grad_(True)
         else:
@@ -77,12 +68,10 @@ def prepare_trainable(
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(trainable_dtype)
-    if start is not None and config.trains_adapter:
-        restore_adapter(model, start)
     return model
 
 
-def _with_adapter(model: Any, config: Config, tokenizer: Any, start: Path | None, say: Say) -> Any:
+def _with_adapter(model: Any, config: Config, tokenizer: Any, say: Say) -> Any:
     """Continue the last given adapter, or start a new one on top of the given ones."""
     given = list(config.adapter_name_or_path)
     for adapter in given:
@@ -92,9 +81,8 @@ def _with_adapter(model: Any, config: Config, tokenizer: Any, start: Path | None
         _refuse_another_shape(Path(given[-1]), config, tokenizer)
         say(f"going on with the adapter {given[-1]}: it keeps the rank and the modules that it was made with")
         return attach_adapters(model, given, trainable=True)
-    if start is None or not loftq.makes_own_base(config):  # else the base that was loaded holds them
-        model = merge_adapters(model, given)
-    rows = rows_for_tokens(model, config, tokenizer, start)
+    model = merge_adapters(model, given)
+    rows = rows_for_tokens(model, config, tokenizer)
     beside = beside_adapter(model, config, rows, say)
     if config.finetuning_type == "oft":
         shape: Any = oft_config(model, config, beside.modules)
@@ -103,11 +91,11 @@ def _with_adapter(model: Any, config: Config, tokenizer: Any, start: Path | None
         shape = lora_config(model, config, beside.modules, beside.rows, tie=beside.tie)
     with quiet_transformers():
         model = get_peft_model(model, shape)
-    _start_adapter(model, config, start, say)
+    _start_adapter(model, config, say)
     return model
 
 
-def _start_adapter(model: Any, config: Config, start: Path | None, say: Say) -> None:
+def _start_adapter(model: Any, config: Config, say: Say) -> None:
     """Initialise a new adapter where the settings want another start than PEFT's."""
     if config.pissa_init:
         if getattr(model.get_base_model(), "is_quantized", False):
@@ -115,12 +103,9 @@ def _start_adapter(model: Any, config: Config, start: Path | None, say: Say) -> 
                 "`pissa_init` takes its start out of the base's weights, which cannot be done to a quantized model",
                 fix="use the unquantized model, or `loftq_init: true`, which is made for quantized bases",
             )
-        if start is None:
-            pissa.begin(model, config.pissa_iter)
-        else:
-            pissa.resume(model, adapter_tensors(start))
+        pissa.begin(model, config.pissa_iter)
         say("pissa_init: adapters are saved as ordinary LoRA of twice the rank, for the base model as it is")
-    elif config.loftq_init and start is None:
+    elif config.loftq_init:
         loftq.begin(model, config, model_folder(config))
 
 

@@ -6,15 +6,21 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
+from tunesmith.config import Config
 from tunesmith.data.collate import Batch
 from tunesmith.data.store import ExampleStore
+from tunesmith.loss.scores import Want
 from tunesmith.loss.token import StepOut, cross_entropy
+from tunesmith.train.stage import Stage
 
 
-class SupervisedFineTuning:
+class SupervisedFineTuning(Stage):
     """Stage `sft`."""
 
-    unit = "tokens"
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        if config.compute_accuracy:
+            self.eval_metrics = ("loss", "accuracy")
 
     def example_weights(self, store: ExampleStore) -> npt.NDArray[np.float64]:
         """Total token weight of each example; its first token is never predicted, so it does not count."""
@@ -23,4 +29,5 @@ class SupervisedFineTuning:
 
     def step(self, scorer: nn.Module, batch: Batch) -> StepOut:
         """Weighted negative log-likelihood of the row's supervised tokens."""
-        return cross_entropy(scorer(batch))
+        with_accuracy = self.config.compute_accuracy and not scorer.training
+        return cross_entropy(scorer(batch, Want(correct=with_accuracy)))
