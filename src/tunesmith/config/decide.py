@@ -46,13 +46,6 @@ def _oft(facts: Facts) -> None:
 def _new_tokens(facts: Facts) -> None:
     if facts["add_tokens"] or facts["add_special_tokens"] or facts["new_special_tokens_config"]:
         facts.decide("resize_vocab", True, "new tokens need rows in the embeddings")
-    if facts["init_special_tokens"] != "noise_init" and facts["new_special_tokens_config"] is None:
-        facts.decide("init_special_tokens", "noise_init", "new_special_tokens_config gives no descriptions")
-
-
-def _loftq(facts: Facts) -> None:
-    if facts["loftq_init"] and facts["quantization_bit"] is not None and "loftq_bits" not in facts.given:
-        facts.decide("loftq_bits", facts["quantization_bit"], "as quantization_bit")
 
 
 def _packing(facts: Facts) -> None:
@@ -133,7 +126,6 @@ DECISIONS: tuple[Callable[[Facts], None], ...] = (
     _lora_alpha,
     _oft,
     _new_tokens,
-    _loftq,
     _packing,
     _train,
     _evaluate,

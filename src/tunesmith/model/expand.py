@@ -1,9 +1,9 @@
 """`tunesmith expand`: a deeper model that computes the same, for training in the LLaMA Pro way.
 
-After every num_layers / num_expand layers a copy of the last of them is put in, whose projections back into the residual
-stream (`o_proj`, `down_proj`) are zero: it adds nothing, so the logits are unchanged to the bit, whatever the dtype. Both
-models answer one row before the folder gets its name. Then `use_llama_pro: true` with `freeze_trainable_layers:
-num_expand` trains the copies alone. Cost: the model is loaded three times, never two at once.
+After every num_layers / num_expand layers a copy of the last of them is put in, whose projections back into the
+residual stream (`o_proj`, `down_proj`) are zero: it adds nothing, so the logits are unchanged to the bit, whatever the
+dtype. Both models answer one row before the folder gets its name. Then `use_llama_pro: true` with
+`freeze_trainable_layers: num_expand` trains the copies alone. Cost: two loads of the model, one after the other.
 Reference: Wu et al., "LLaMA Pro: Progressive LLaMA with Block Expansion", arXiv 2401.02415.
 """
 
@@ -40,7 +40,8 @@ def expand(config: Config, say: Callable[[str], None] = print) -> Path:
         ConfigError: the number of blocks does not divide the layers, or the folder exists.
         ModelError: the model's blocks are built in another way, or the expanded model computes something else.
     """
-    assert config.num_expand is not None and config.output_dir is not None
+    assert config.num_expand is not None
+    assert config.output_dir is not None
     destination, source = Path(config.output_dir), model_folder(config)
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise ConfigError(f"`output_dir: {destination}` holds something already", fix="name a new folder")

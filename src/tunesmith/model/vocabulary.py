@@ -1,9 +1,9 @@
 """New tokens: put into the tokenizer, given rows in the embeddings, and found again beside an adapter.
 
 The number of rows becomes a multiple of 64. A new row starts as the mean of the old rows plus noise of standard
-deviation 1 / sqrt(D), or as the mean of the rows of its description's tokens; the noise comes from `seed`. All rows that
-an adapter adds, spare ones included, are saved in it, so that the base model, enlarged in whatever way, computes the
-same with it.
+deviation 1 / sqrt(D), or as the mean of the rows of its description's tokens; the noise comes from `seed`. All rows
+that an adapter adds, spare ones included, are saved in it, so that the base model, enlarged in whatever way, computes
+the same with it.
 Reference for the description: Hewitt, "Initializing New Word Embeddings for Pretrained Language Models", 2021.
 """
 

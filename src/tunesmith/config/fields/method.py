@@ -117,7 +117,7 @@ class FreezeOptions:
 
     freeze_trainable_layers: int = option(
         2,
-        en="How many layers are trained: n > 0 the last n, n < 0 the first -n; with use_llama_pro the number of added blocks.",
+        en="How many layers are trained: n > 0 the last n, n < 0 the first -n; with use_llama_pro: added blocks.",
         zh="训练的层数：正数为最后 n 层，负数为最前 n 层；使用 use_llama_pro 时为新增的层数。",
         methods=("lora", "freeze"),
         aliases=("num_layer_trainable",),
@@ -203,6 +203,7 @@ class LoraOptions:
         zh="LoRA+：矩阵 B 与 A 的学习率之比。",
         ge=0,
         off=(0.0,),
+        later="one learning rate serves both matrices",
         methods=_LORA,
     )
     loraplus_lr_embedding: float = option(
@@ -210,6 +211,7 @@ class LoraOptions:
         en="LoRA+: learning rate of embedding adapters.",
         zh="LoRA+：词嵌入适配器的学习率。",
         ge=0,
+        later="one learning rate serves all matrices",
         methods=_LORA,
     )
     use_rslora: bool = option(

@@ -31,12 +31,17 @@ class Beside:
     tie: bool = False
 
 
-def rows_for_tokens(model: Any, config: Config, tokenizer: Any) -> list[int]:
+def rows_for_tokens(model: Any, config: Config, tokenizer: Any, say: Callable[[str], None]) -> list[int]:
     """Give new tokens their rows, the same in every run with the same seed; returns those rows."""
     if not config.resize_vocab or tokenizer is None:
         return []
     ids, words = new_token_ids(config, tokenizer)
-    return give_rows(model, 1 + max(tokenizer.get_vocab().values()), ids, words, config)
+    if known := [token for token in new_tokens(config).all if token not in ids]:
+        say(f"new tokens: the vocabulary has {', '.join(known)} already; nothing is changed about them")
+    rows = give_rows(model, 1 + max(tokenizer.get_vocab().values()), ids, words, config)
+    if not rows and not known:
+        say("resize_vocab: the embeddings have a row for every token already")
+    return rows
 
 
 def new_token_ids(config: Config, tokenizer: Any) -> tuple[dict[str, int], dict[str, list[int]]]:
@@ -114,7 +119,7 @@ def refuse_targeted_embeddings(model: Any, config: Config, rows: list[int]) -> N
         )
     if config.pissa_init or config.loftq_init:
         raise ConfigError(
-            f"`lora_target` names {targeted}: pissa_init and loftq_init change the weights of the layers that they adapt",
+            f"`lora_target` names {targeted}, and pissa_init and loftq_init change the weights of what they adapt",
             why="an embedding is read by rows, and may be shared with the output head",
             fix="use `lora_target: all`, which leaves the embeddings out",
         )

@@ -1,11 +1,11 @@
 """LoftQ: start LoRA so that quantized weights and adapter together are near the original weights.
 
-Two ways. With `quantization_bit` the base is quantized as it is loaded, and A, B start from the largest part of what that
-lost: W = Q(W) + s B A + rest. The adapter belongs to the same base, quantized in the same way. Without it the
+Two ways. With `quantization_bit` the base is quantized as it is loaded, and A, B start from the largest part of what
+that lost: W = Q(W) + s B A + rest. The adapter belongs to the same base, quantized in the same way. Without it the
 alternation of the paper runs (quantize, take the largest part of the error, quantize what that leaves, ...), and the
-base becomes the values that `loftq_bits` can hold, in the usual number format: 4 bits are NF4 in blocks of 64, 8 bits are
-whole numbers by row. Those are another base model: the run writes it to `loftq_base`, and the adapter names it as its
-base; beside the original weights the adapter would be wrong. PEFT computes the same on a GPU only, and without s.
+base becomes the values that `loftq_bits` can hold, in the usual number format: 4 bits are NF4 in blocks of 64, 8 bits
+are whole numbers by row. Those are another base model: the run writes it to `loftq_base`, and the adapter names it as
+its base; beside the original weights the adapter would be wrong. PEFT computes the same on GPUs only, and without s.
 References: Li et al., "LoftQ", arXiv 2310.08659; NF4: Dettmers et al., "QLoRA", arXiv 2305.14314, appendix E.
 """
 

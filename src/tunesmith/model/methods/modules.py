@@ -71,7 +71,7 @@ def linear_targets(model: Any, wanted: Sequence[str], key: str) -> list[str]:
 def targeted_linears(
     model: nn.Module, targets: Sequence[str], layers: Sequence[int] | None
 ) -> list[tuple[str, nn.Linear]]:
-    """(full name, layer) of every linear layer that the targets mean, within the numbered layers when they are given."""
+    """(full name, layer) of every linear layer that the targets mean, within the numbered layers if they are given."""
     found = []
     for name, module in model.named_modules():
         if not isinstance(module, nn.Linear) or not any(name == t or name.endswith("." + t) for t in targets):

@@ -10,5 +10,5 @@ METHOD_FOLDERS = (LOFTQ_BASE, PISSA_INIT, PISSA_BACKUP, PISSA_CONVERTED)
 
 
 def own_base(adapter: Path) -> Path | None:
-    """The base that an adapter's run wrote and the adapter belongs to: beside it, or in the run around its checkpoint."""
+    """The base that an adapter's run wrote for it: beside the adapter, or in the run folder around its checkpoint."""
     return next((p / LOFTQ_BASE for p in (adapter, adapter.parent) if (p / LOFTQ_BASE / "config.json").is_file()), None)

@@ -1,8 +1,8 @@
 """Which parameters are trained: everything (full), some layers (freeze), or adapters beside the weights (lora, oft).
 
-The order matters: earlier adapters are merged, rows for new tokens are added, then the new adapter is made. The result is
-the model as the run starts from it, a resumed one too: its numbers are put back afterwards (`restore_adapter`). Adapters
-are PEFT's, so that their files are plain PEFT files.
+The order matters: earlier adapters are merged, rows for new tokens are added, then the new adapter is made. The result
+is the model as the run starts from it, a resumed one too: its numbers are put back afterwards (`restore_adapter`).
+Adapters are PEFT's, so that their files are plain PEFT files.
 """
 
 from __future__ import annotations
@@ -55,12 +55,13 @@ def prepare_trainable(
         The model to train; for lora and oft a PEFT model.
 
     Raises:
-        ConfigError: a named module does not exist, or a setting does not fit the model. ModelError: an adapter does not.
+        ConfigError: a named module does not exist, or a setting does not fit the model.
+        ModelError: an adapter does not fit the model.
     """
     if config.trains_adapter:
         model = _with_adapter(model, config, tokenizer, say)
     else:
-        rows_for_tokens(model, config, tokenizer)
+        rows_for_tokens(model, config, tokenizer, say)
         if config.finetuning_type == "full":
             model.requires_grad_(True)
         else:
@@ -82,7 +83,7 @@ def _with_adapter(model: Any, config: Config, tokenizer: Any, say: Say) -> Any:
         say(f"going on with the adapter {given[-1]}: it keeps the rank and the modules that it was made with")
         return attach_adapters(model, given, trainable=True)
     model = merge_adapters(model, given)
-    rows = rows_for_tokens(model, config, tokenizer)
+    rows = rows_for_tokens(model, config, tokenizer, say)
     beside = beside_adapter(model, config, rows, say)
     if config.finetuning_type == "oft":
         shape: Any = oft_config(model, config, beside.modules)
@@ -106,6 +107,8 @@ def _start_adapter(model: Any, config: Config, say: Say) -> None:
         pissa.begin(model, config.pissa_iter)
         say("pissa_init: adapters are saved as ordinary LoRA of twice the rank, for the base model as it is")
     elif config.loftq_init:
+        if config.quantization_bit is not None and (config.loftq_bits, config.loftq_iter) != (4, 1):
+            say("loftq_init: loftq_bits and loftq_iter are not read, since quantization_bit says how the base is held")
         loftq.begin(model, config, model_folder(config))
 
 
