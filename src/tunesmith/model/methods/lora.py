@@ -98,7 +98,7 @@ def _check_ranks(adapted: Sequence[tuple[str, nn.Linear]], rank: int, ranks: Map
         if wanted > widest:
             last = name.rsplit(".", 1)[-1]
             raise ConfigError(
-                f"rank {wanted} is above the width of {name}, {layer.in_features} inputs by {layer.out_features} outputs",
+                f"rank {wanted} is above the width of {name} ({layer.in_features} x {layer.out_features})",
                 why=f"a rank of {widest} can express every change of it",
-                fix=f"set lora_rank to at most {widest}, or give it a rank of its own: rank_pattern: {{{last}: {widest}}}",
+                fix=f"set lora_rank to at most {widest}, or this layer's: `rank_pattern: {{{last}: {widest}}}`",
             )
