@@ -108,8 +108,7 @@ def _render(intake: Intake, row: Row | BadRow, layout: DatasetEntry) -> _RowResu
 def _previewed(number: int, row: _RowResult, renderer: Renderer) -> PreviewedRow:
     ref, examples, num_cut_tokens, problem = row
     tokens = tuple(
-        tuple(map(Token, example.ids, renderer.token_texts(example.ids), example.weights))
-        for example in examples
+        tuple(map(Token, example.ids, renderer.token_texts(example.ids), example.weights)) for example in examples
     )
     return PreviewedRow(number, ref, tokens, num_cut_tokens, problem)
 

@@ -176,7 +176,9 @@ class Ledger:
         num_split = sum(counts.num_split for counts in self.files)
         if num_split:
             num_chunks = sum(entry.num_chunks for entry in self.entries if entry.num_chunks > 1)
-            lines.append(f"split: {num_split:,} rows into {num_chunks:,} chunks of at most cutoff_len tokens; no token is lost")
+            lines.append(
+                f"split: {num_split:,} rows into {num_chunks:,} chunks of at most cutoff_len tokens; no token is lost"
+            )
         if self._repeats:
             first, number = self._repeats.most_common(1)[0]
             lines.append(

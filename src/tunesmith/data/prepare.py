@@ -107,9 +107,7 @@ def _check_settings(config: Config) -> None:
         )
 
 
-def make_intake(
-    config: Config, renderer: ExampleRenderer, ledger: Ledger, kind: KindName | None = None
-) -> Intake:
+def make_intake(config: Config, renderer: ExampleRenderer, ledger: Ledger, kind: KindName | None = None) -> Intake:
     """The settings that all datasets of a configuration are taken in with."""
     from tunesmith.render import RenderPolicy
 

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
-from tunesmith.infer.engine import Completion, SamplingParams, StreamPiece, collect, num_new_tokens
 from tunesmith.infer.batch import context_length, last_row_only
+from tunesmith.infer.engine import Completion, SamplingParams, StreamPiece, collect, num_new_tokens
 from tunesmith.infer.sampling import choose_token
 from tunesmith.infer.stream import IncrementalDetokenizer
 

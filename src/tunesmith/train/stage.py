@@ -178,4 +178,11 @@ def planned_update(plan: StepPlan, store: ExampleStore, weights: npt.NDArray[np.
     return Update(store, plan.micro_batches[runtime.rank], float(weights[chosen].sum()), members, num_tokens)
 
 
-STAGES = Registry("stage", {"sft": "tunesmith.train.stages.sft:SupervisedFineTuning"}, ConfigError)
+STAGES = Registry(
+    "stage",
+    {
+        "sft": "tunesmith.train.stages.sft:SupervisedFineTuning",
+        "dpo": "tunesmith.train.stages.dpo:DirectPreference",
+    },
+    ConfigError,
+)

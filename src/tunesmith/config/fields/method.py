@@ -30,7 +30,7 @@ class MethodOptions:
         en="What is trained: sft is supervised fine-tuning.",
         zh="训练阶段：sft 为有监督微调。",
         choices=("pt", "sft", "rm", "ppo", "dpo", "kto"),
-        later_choices={"pt": _SFT, "rm": _SFT, "ppo": _SFT, "dpo": _SFT, "kto": _SFT},
+        later_choices={"pt": _SFT, "rm": _SFT, "ppo": _SFT, "kto": _SFT},
     )
     finetuning_type: str = option(
         "lora",

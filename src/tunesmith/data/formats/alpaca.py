@@ -46,7 +46,9 @@ def recognise(name: str, rows: Sequence[Fields]) -> DatasetEntry | None:
         are_texts = all(isinstance(row.get(column), str | None) for row in rows[:5] for column in (prompt, *answers))
         if not counts[prompt] or not answers or not are_texts:
             continue
-        verdict = next((name for name in _VERDICT_COLUMNS if any(isinstance(row.get(name), bool) for row in rows)), None)
+        verdict = next(
+            (name for name in _VERDICT_COLUMNS if any(isinstance(row.get(name), bool) for row in rows)), None
+        )
         columns = Columns(
             prompt=prompt,
             query=query if query and counts[query] else None,

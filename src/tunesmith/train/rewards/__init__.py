@@ -1,8 +1,8 @@
 """What an answer is worth: Python functions, checks, reward models and HTTP endpoints, alone or weighted together.
 
-    rewards = rewards_from_config(config, config_dir, open_model)
-    rewards.check_rows(zip(refs, rows))           # before the weights are read
-    scored = rewards.score(samples)               # scored.totals, scored.by_source
+rewards = rewards_from_config(config, config_dir, open_model)
+rewards.check_rows(zip(refs, rows))           # before the weights are read
+scored = rewards.score(samples)               # scored.totals, scored.by_source
 """
 
 from tunesmith.train.rewards.combine import Rewards, Scored

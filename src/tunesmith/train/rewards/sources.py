@@ -1,11 +1,11 @@
 """The names that `reward_functions` may hold, and how they become sources. Own code is tried last, as `module:function`.
 
-    rewards.py:brevity                a Python function of a file (executed)      package.module:function
-    regex:PATTERN, fullmatch:PATTERN  the pattern is in the answer; is the answer
-    exact, exact:COLUMN               the final answer is the column's (default column: answer)
-    json, json_equal[:COLUMN]         the answer is JSON; equals the column's value (default column: answer)
-    json_schema[:COLUMN|:FILE.json]   a schema accepts the answer (default column: schema)
-    finished, overlong:LIMIT:MARGIN   the answer ended by itself; became too long
+rewards.py:brevity                a Python function of a file (executed)      package.module:function
+regex:PATTERN, fullmatch:PATTERN  the pattern is in the answer; is the answer
+exact, exact:COLUMN               the final answer is the column's (default column: answer)
+json, json_equal[:COLUMN]         the answer is JSON; equals the column's value (default column: answer)
+json_schema[:COLUMN|:FILE.json]   a schema accepts the answer (default column: schema)
+finished, overlong:LIMIT:MARGIN   the answer ended by itself; became too long
 """
 
 from __future__ import annotations
