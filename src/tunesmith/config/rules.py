@@ -13,6 +13,7 @@ from tunesmith.config.cast import show
 from tunesmith.config.load import Loaded
 from tunesmith.config.optimizers import optimizer_options
 from tunesmith.config.rule import MODEL_VERBS, Note, Rule
+from tunesmith.config.rules_methods import METHOD_NOTES, METHOD_RULES
 from tunesmith.config.rules_optimizers import OPTIMIZER_NOTES, OPTIMIZER_RULES
 from tunesmith.config.schedules import schedule_options
 from tunesmith.config.schema import Config, specs
@@ -217,6 +218,7 @@ RULES: tuple[Rule, ...] = (
         ("export",),
     ),
     *OPTIMIZER_RULES,
+    *METHOD_RULES,
 )
 
 
@@ -267,6 +269,7 @@ NOTES: tuple[Note, ...] = (
         "there is evaluation data, but do_eval is false and eval_strategy is no: it is not used",
     ),
     *OPTIMIZER_NOTES,
+    *METHOD_NOTES,
 )
 
 

@@ -63,7 +63,7 @@ def open_renderer(config: Config, located: Located) -> Renderer:
     """
     from tunesmith.model.load import load_tokenizer, model_folder
 
-    tokenizer = load_tokenizer(config)
+    tokenizer = load_tokenizer(replace(config, adapter_name_or_path=located.adapters))
     renderer = load_renderer(config, tokenizer, read_model_config(model_folder(config)).get("model_type"))
     if not renderer.stop_ids:
         raise TemplateError(

@@ -15,6 +15,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from tunesmith.config import Config
+from tunesmith.config.tokens import new_tokens
 from tunesmith.errors import ModelError
 from tunesmith.model.kernels import choose_attention
 from tunesmith.model.moe import experts_per_token
@@ -22,6 +23,7 @@ from tunesmith.model.parameters import random_model
 from tunesmith.model.quiet import quiet_transformers
 from tunesmith.model.rope import RopeDecision, apply_positions, decide_rope
 from tunesmith.model.verify import read_model_config, verify_model_folder, verify_tokenizer_folder
+from tunesmith.model.vocabulary import add_to_tokenizer, add_tokens_of_adapter
 
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -65,12 +67,21 @@ def _download(name: str, config: Config) -> Path:
 
 
 def load_tokenizer(config: Config) -> Any:
-    """The tokenizer of the base model, as it comes; the renderer repairs its special tokens openly.
+    """The tokenizer of the base model with the tokens of the given adapters and of the configuration added.
+
+    The renderer repairs its special tokens openly.
 
     Raises:
-        ModelError: the folder or the tokenizer's files are missing or damaged.
+        ModelError: the folder or the tokenizer's files are missing or damaged, or an adapter was trained with another.
     """
-    folder = model_folder(config)
+    tokenizer = _base_tokenizer(model_folder(config))
+    for adapter in config.adapter_name_or_path:
+        add_tokens_of_adapter(tokenizer, adapter)
+    add_to_tokenizer(tokenizer, new_tokens(config))
+    return tokenizer
+
+
+def _base_tokenizer(folder: Path) -> Any:
     verify_tokenizer_folder(folder)
     try:
         with quiet_transformers():

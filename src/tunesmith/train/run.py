@@ -25,6 +25,7 @@ from tunesmith.errors import ConfigError
 from tunesmith.model.adapters import count_parameters, leave_inputs_to_autocast
 from tunesmith.model.checkpoints import checkpoints
 from tunesmith.model.load import load_tokenizer, model_folder, model_options
+from tunesmith.model.methods.files import write_at_end, write_at_start
 from tunesmith.model.moe import RouterTap
 from tunesmith.model.neftune import EmbeddingNoise
 from tunesmith.model.parameters import parameter_lines, upcast_norms
@@ -36,7 +37,7 @@ from tunesmith.model.verify import read_model_config
 from tunesmith.render import load_renderer
 from tunesmith.train import folder as run_folder
 from tunesmith.train.balance import ExpertBalance
-from tunesmith.train.build import ADAPTER_TYPES, build_model, build_value_head, put_weights_back
+from tunesmith.train.build import build_model, build_value_head, put_weights_back
 from tunesmith.train.card import write_card
 from tunesmith.train.checkpoint import (
     check_identity,
@@ -165,8 +166,11 @@ class Run:
         self.reporter.say(f"loading {config.model_name_or_path}")
         # an adapter has its shape from the settings and its numbers from the checkpoint; whole models are read from
         # there at once, unless the stage looks at the weights that the run started from
-        put_back = start is not None and (config.finetuning_type in ADAPTER_TYPES or self.stage.needs_start)
-        model = build_model(config, dtypes[1:], None if put_back else start)
+        put_back = start is not None and (config.trains_adapter or self.stage.needs_start)
+        source = None if put_back else start
+        model = build_model(config, dtypes[1:], source, self.tokenizer, lambda line: self.reporter.say(f"note: {line}"))
+        if self.runtime.is_main:
+            write_at_start(model, config, self.tokenizer, self.folder, is_resumed=start is not None)
         if compute != torch.float32:
             leave_inputs_to_autocast(model)
         if config.upcast_layernorm:
@@ -386,6 +390,7 @@ class Run:
             )
         except (OSError, SafetensorError) as err:
             raise save_failure(err, self.folder, next(reversed(checkpoints(self.folder)), None)) from err
+        write_at_end(self.model, self.config, self.folder)
         self.state.write(self.folder)
         results = self._results()
         run_folder.write_json(self.folder / "train_results.json", results)
@@ -433,7 +438,7 @@ class Run:
         )
         self.reporter.say(f"everything lies in {self.folder}")
         self.reporter.say(f"talk to it:  tunesmith chat {shown}")
-        if self.config.finetuning_type == "lora":
+        if self.config.trains_adapter:
             self.reporter.say(f"merge it:    tunesmith export {shown} export_dir={self.folder}-merged")
 
 
