@@ -20,9 +20,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from tunesmith.data.collate import collate
+from tunesmith.data.collate import Batch, collate
 from tunesmith.data.plan import PlanSpec, StepPlan, plan_epoch
 from tunesmith.data.store import ExampleStore
+from tunesmith.train.balance import ExpertBalance
 from tunesmith.train.diagnose import NonFinite
 from tunesmith.train.evaluate import Evaluator
 from tunesmith.train.optim import before_last_backward, clip, settled_weights
@@ -30,8 +31,11 @@ from tunesmith.train.plateau import Follower
 from tunesmith.train.runtime import Runtime, seed_everything
 from tunesmith.train.schedule import Schedule
 from tunesmith.train.sinks import Reporter, clock
-from tunesmith.train.stage import Stage
+from tunesmith.train.stage import Stage, Step, Sums, Update
 from tunesmith.train.state import TrainerState
+
+_RENAMED = ("loss", "eval_loss", "grad_norm", "learning_rate")
+"""Metrics with a place of their own in a line of `trainer_log.jsonl`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,7 @@ class Loop:
     interrupt: Interrupt
     evaluator: Evaluator | None = None
     grad_scaler: torch.amp.GradScaler | None = None
+    balance: ExpertBalance | None = None
 
     def run(self) -> bool:
         """Train until the last step. Returns False when the user stopped it, the state then being saved."""
@@ -135,29 +140,50 @@ class Loop:
             state.epoch_index, state.epoch_step = state.epoch_index + 1, 0
 
     def _step(self, step_plan: StepPlan) -> None:
-        """One optimizer step over all ranks."""
-        step, rank, world = self.state.global_step, self.runtime.rank, self.runtime.world_size
-        micro_batches = step_plan.micro_batches[rank]
-        members = [index for part in step_plan.micro_batches for micro in part for index in micro]
-        total_weight = float(self._weights[members].sum())
-        scale = world / total_weight  # data parallel training averages the ranks' gradients; the sum is wanted
-        self._learning_rate = self._set_learning_rate(step)
+        """One step of the plan: usually one optimizer update over all ranks, several where the stage asks for them."""
+        number, state = self.state.global_step, self.state
+        module: Any = getattr(self.scorer, "module", self.scorer)  # past the data parallel wrapper
+        step = Step(number, step_plan, self.store, self._weights, self.runtime, module, self.settings.seed)
+        self._learning_rate = self._set_learning_rate(number)
+        sums, num_tokens = Sums(), 0
+        for place, update in enumerate(self.stage.updates(step)):
+            sums = sums.plus(self._update(update, place))
+            num_tokens += update.num_tokens
+        for name, pair in sums.totals.items():
+            total, weight = state.metrics_since_log.get(name, (0.0, 0.0))
+            state.metrics_since_log[name] = (total + pair[0], weight + pair[1])
+        self._count(sums.means()["loss"], num_tokens)
+
+    def _update(self, update: Update, place: int) -> Sums:
+        """One optimizer update. Returns loss and metrics over all ranks. Raises: NonFinite."""
+        runtime = self.runtime
+        scale = runtime.world_size / update.weight  # data parallel training averages the gradients; the sum is wanted
+        self.stage.before_update(self.scorer, update, runtime)
         self.scorer.train()
-        loss_sum = torch.zeros((), dtype=torch.float64)
-        for number, micro in enumerate(micro_batches):
-            seed_everything(self.settings.seed, step, rank, number)
-            batch = collate(self.store, micro).to(self.runtime.device)
-            more_to_come = number + 1 < len(micro_batches)
+        sums = Sums()
+        if self.balance:
+            self.balance.begin_step(self.scorer, self._batches(update, place))
+        for number, batch in enumerate(self._batches(update, place)):
+            more_to_come = number + 1 < len(update.micro_batches)
             if not more_to_come:
                 before_last_backward(self.optimizer)
-            with self.runtime.no_sync(self.scorer) if more_to_come else nullcontext():
+            with runtime.no_sync(self.scorer) if more_to_come else nullcontext():
                 out = self.stage.step(self.scorer, batch)
-                self._backward(out.loss_sum * scale)
-            loss_sum += out.loss_sum.detach().double().cpu()
-        loss = self.runtime.sum([float(loss_sum)])[0] / total_weight
-        self._grad_norm = self._clip(loss, members)
-        self._update()
-        self._count(loss, members)
+                extra = runtime.world_size * self.balance.part(batch) if self.balance else 0.0
+                self._backward(out.loss_sum * scale + extra)
+            sums.add(out)
+        sums = sums.over_ranks(runtime)
+        loss = sums.totals["loss"][0] / update.weight
+        self._grad_norm = self._clip(loss, update)
+        self._apply()
+        aux = {"aux_loss": (self.balance.end_step(), 1.0)} if self.balance else {}
+        return Sums({**sums.totals, **aux, "loss": (loss, 1.0)})
+
+    def _batches(self, update: Update, place: int) -> Iterator[Batch]:
+        """This rank's micro-batches of an update, the random generators set anew before each."""
+        for number, micro in enumerate(update.micro_batches):
+            seed_everything(self.settings.seed, self.state.global_step, place, self.runtime.rank, number)
+            yield collate(update.store, micro).to(self.runtime.device)
 
     def _backward(self, loss: Tensor) -> None:
         (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
@@ -169,7 +195,7 @@ class Loop:
             group["lr"] = group.get("peak_lr", self.settings.learning_rate) * factor
         return learning_rate
 
-    def _clip(self, loss: float, members: list[int]) -> float:
+    def _clip(self, loss: float, update: Update) -> float:
         """Clip the global norm. Returns the norm before clipping. Raises: NonFinite."""
         if self.grad_scaler is not None:
             self.grad_scaler.unscale_(self.optimizer)
@@ -178,10 +204,10 @@ class Loop:
         overflow_is_handled = self.grad_scaler is not None and math.isfinite(loss)
         if not (math.isfinite(loss) and (math.isfinite(norm) or overflow_is_handled)):
             self.optimizer.zero_grad(set_to_none=True)
-            raise NonFinite(self.state.global_step + 1, loss, norm, members)
+            raise NonFinite(self.state.global_step + 1, loss, norm, update.store, update.members)
         return norm
 
-    def _update(self) -> None:
+    def _apply(self) -> None:
         if self.grad_scaler is None:
             self.optimizer.step()
         else:
@@ -189,9 +215,8 @@ class Loop:
             self.grad_scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _count(self, loss: float, members: list[int]) -> None:
+    def _count(self, loss: float, num_tokens: int) -> None:
         state = self.state
-        num_tokens = int(self.store.lengths[members].sum())
         state.num_input_tokens_seen += num_tokens
         self._tokens_here += num_tokens
         state.loss_total += loss
@@ -245,8 +270,9 @@ class Loop:
         if state.steps_since_log == 0:
             return
         loss = state.loss_since_log / state.steps_since_log
-        state.loss_since_log, state.steps_since_log = 0.0, 0
-        self._record({"loss": loss, "grad_norm": self._grad_norm, "learning_rate": self._learning_rate})
+        metrics = {name: total / weight for name, (total, weight) in state.metrics_since_log.items() if weight}
+        state.loss_since_log, state.steps_since_log, state.metrics_since_log = 0.0, 0, {}
+        self._record({**metrics, "loss": loss, "grad_norm": self._grad_norm, "learning_rate": self._learning_rate})
 
     def _evaluate(self) -> Mapping[str, float]:
         assert self.evaluator is not None
@@ -282,7 +308,9 @@ class Loop:
             "eval_loss": metrics.get("eval_loss"),
             "grad_norm": metrics.get("grad_norm"),
             "lr": metrics.get("learning_rate"),
-            **{key: value for key, value in metrics.items() if key.startswith("eval_") and key != "eval_loss"},
+            "reward": metrics.get("reward"),
+            "accuracy": metrics.get("rewards/accuracies"),
+            **{key: value for key, value in metrics.items() if key not in _RENAMED},
             "epoch": round(state.epoch, 4),
             "percentage": round(100 * state.global_step / total, 2),
             "elapsed_time": clock(state.train_runtime_s),

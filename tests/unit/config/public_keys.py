@@ -409,6 +409,7 @@ OWN: dict[str, Any] = {
     "on_duplicate": "keep",
     "min_stop_fraction": 0.99,
     "micro_batch_tokens": N,
+    "ref_policy": "start",
     "identity_name": N,
     "identity_author": N,
     "save_best": T,

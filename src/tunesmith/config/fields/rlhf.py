@@ -13,6 +13,7 @@ from tunesmith.config.spec import Group, option
 
 _LATER = "use stage: sft"
 _BITS = (4, 8)
+_WITH_REWARDS = ("ppo", "grpo")
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
@@ -26,7 +27,6 @@ class RlhfOptions:
         en="How strongly the policy is held to the reference.",
         zh="策略受参考模型约束的强度。",
         ge=0,
-        later=_LATER,
         aliases=("dpo_beta", "kto_beta", "orpo_beta"),
     )
     pref_ftx: float = option(
@@ -34,35 +34,66 @@ class RlhfOptions:
         en="Weight of the supervised loss on chosen answers.",
         zh="优选回答上监督损失的权重。",
         ge=0,
-        later=_LATER,
         aliases=("dpo_ftx", "kto_ftx"),
     )
     pref_bco_weight: float = option(
-        0.0, en="Weight of the binary classifier loss.", zh="二分类（BCO）损失的权重。", ge=0, later=_LATER
+        0.0,
+        en="Weight of the binary classifier loss.",
+        zh="二分类（BCO）损失的权重。",
+        ge=0,
     )
     pref_loss: str = option(
         "sigmoid",
         en="Preference loss.",
         zh="偏好损失的类型。",
-        choices=("sigmoid", "hinge", "ipo", "kto_pair", "orpo", "simpo"),
-        later=_LATER,
+        choices=(
+            "sigmoid",
+            "hinge",
+            "ipo",
+            "kto_pair",
+            "orpo",
+            "simpo",
+            "robust",
+            "apo_zero",
+            "apo_down",
+            "exo_pair",
+            "nca_pair",
+            "bco_pair",
+            "sppo_hard",
+            "discopop",
+        ),
         aliases=("dpo_loss",),
     )
     dpo_label_smoothing: float = option(
-        0.0, en="Assumed share of swapped preferences.", zh="假定标反的偏好所占比例。", ge=0, le=0.5, later=_LATER
+        0.0,
+        en="Assumed share of swapped preferences.",
+        zh="假定标反的偏好所占比例。",
+        ge=0,
+        le=0.5,
     )
-    simpo_gamma: float = option(0.5, en="Margin of SimPO.", zh="SimPO 的间隔。", later=_LATER)
+    simpo_gamma: float = option(
+        0.5,
+        en="Margin of SimPO.",
+        zh="SimPO 的间隔。",
+    )
     ld_alpha: float | None = option(
         None,
         en="LD-DPO: weight of the tokens beyond the shorter answer.",
         zh="LD-DPO：超出较短回答部分的权重。",
         ge=0,
         le=1,
-        later=_LATER,
     )
-    kto_chosen_weight: float = option(1.0, en="Weight of desirable answers.", zh="期望回答的权重。", ge=0, later=_LATER)
+    kto_chosen_weight: float = option(
+        1.0,
+        en="Weight of desirable answers.",
+        zh="期望回答的权重。",
+        ge=0,
+    )
     kto_rejected_weight: float = option(
-        1.0, en="Weight of undesirable answers.", zh="不期望回答的权重。", ge=0, later=_LATER
+        1.0,
+        en="Weight of undesirable answers.",
+        zh="不期望回答的权重。",
+        ge=0,
     )
     ppo_buffer_size: int = option(
         1, en="Batches collected before an update.", zh="每次更新前收集的批数。", gt=0, later=_LATER
@@ -77,20 +108,70 @@ class RlhfOptions:
     ppo_whiten_rewards: bool = option(
         False, en="Whiten the rewards before advantages.", zh="计算优势前先白化奖励。", later=_LATER
     )
-    ref_model: str | None = option(None, en="Reference model.", zh="参考模型。", later=_LATER)
+    ref_policy: str = option(
+        "start",
+        en="The reference where no ref_model is given: the weights that the run starts from, or the base model "
+        "without any adapter. They differ when training goes on with an adapter.",
+        zh="未指定 ref_model 时的参考：训练开始时的权重，或不带适配器的基座模型；继续训练已有适配器时两者不同。",
+        choices=("start", "base"),
+    )
+    ref_model: str | None = option(
+        None,
+        en="Reference model.",
+        zh="参考模型。",
+    )
     ref_model_adapters: tuple[str, ...] = option(
-        (), en="Adapters of the reference model.", zh="参考模型的适配器。", later=_LATER
+        (),
+        en="Adapters of the reference model.",
+        zh="参考模型的适配器。",
     )
     ref_model_quantization_bit: int | None = option(
         None, en="Bits of the reference model.", zh="参考模型的量化位数。", choices=_BITS, later=_LATER
     )
-    reward_model: tuple[str, ...] = option((), en="Reward model.", zh="奖励模型。", later=_LATER)
+    reward_model: tuple[str, ...] = option(
+        (),
+        en="What gives the reward; reward_model_type says what the entries are.",
+        zh="奖励的来源；各项的含义由 reward_model_type 决定。",
+        stages=_WITH_REWARDS,
+    )
+    reward_model_type: str = option(
+        "lora",
+        en="lora: an adapter of stage rm for the same base model; full: the folder of a whole reward model; api: an "
+        "http(s) address that answers with scores; function: entries as in reward_functions.",
+        zh="lora：同一基座上由 rm 阶段训练的适配器；full：完整奖励模型的目录；api：返回分数的 http(s) 地址；"
+        "function：写法同 reward_functions。",
+        choices=("lora", "full", "api", "function"),
+        stages=_WITH_REWARDS,
+    )
     reward_model_adapters: tuple[str, ...] = option(
-        (), en="Adapters of the reward model.", zh="奖励模型的适配器。", later=_LATER
+        (),
+        en="Adapters on the base of a full reward model; the last one holds the value head.",
+        zh="full 类型奖励模型所用的适配器；最后一个须含价值头。",
+        stages=_WITH_REWARDS,
     )
     reward_model_quantization_bit: int | None = option(
         None, en="Bits of the reward model.", zh="奖励模型的量化位数。", choices=_BITS, later=_LATER
     )
-    reward_model_type: str = option(
-        "lora", en="What the reward model is.", zh="奖励模型的形式。", choices=("lora", "full", "api"), later=_LATER
+    reward_functions: tuple[str, ...] = option(
+        (),
+        en="Rewards besides reward_model: file.py:function or package.module:function (your own code, executed), "
+        "regex:PATTERN, fullmatch:PATTERN, exact[:COLUMN], json, json_equal[:COLUMN], json_schema[:COLUMN or "
+        ":FILE.json], finished, overlong:LIMIT:MARGIN. A pattern with a comma needs a YAML list.",
+        zh="reward_model 之外的奖励：file.py:function 或 package.module:function（会执行您自己的代码）、"
+        "regex:正则、fullmatch:正则、exact[:列]、json、json_equal[:列]、json_schema[:列或 :文件.json]、finished、"
+        "overlong:上限:余量。含逗号的正则须写成 YAML 列表项。",
+        stages=_WITH_REWARDS,
+    )
+    reward_weights: tuple[float, ...] = option(
+        (),
+        en="Weight of each reward in their sum: first those of reward_model, then those of reward_functions; none: 1.",
+        zh="各奖励求和时的权重：先 reward_model，后 reward_functions；不写则均为 1。",
+        stages=_WITH_REWARDS,
+    )
+    reward_timeout_s: float = option(
+        60.0,
+        en="Seconds that one request to a reward server may take.",
+        zh="向奖励服务器发送一次请求的超时秒数。",
+        gt=0,
+        stages=_WITH_REWARDS,
     )

@@ -139,15 +139,12 @@ class TrainingOptions:
         zh="标签平滑系数。",
         ge=0,
         lt=1,
-        later="train with the usual cross-entropy",
     )
     neftune_noise_alpha: float | None = option(
         None,
         en="Strength of the noise added to embeddings while training.",
         zh="训练时加到词嵌入上的噪声强度。",
         ge=0,
-        off=(0.0,),
-        later="train without noise",
     )
     average_tokens_across_devices: bool = option(
         True,
