@@ -91,7 +91,7 @@ def grouped(document_bounds: Sequence[Border], group_tokens: int, shift: int) ->
         return (*starts, offsets[-1])
     groups: list[Border] = []
     for document in document_bounds:
-        assert isinstance(document, tuple) and len(document) == 2, "shift_attn is for plain documents (stages pt, sft)"
+        assert isinstance(document, tuple) and len(document) == 2, "only stages with plain documents come here"
         groups += pairwise([*_group_starts(*document, group_tokens, shift), document[1]])
     return tuple(groups)
 
@@ -101,11 +101,17 @@ def _group_starts(start: int, end: int, group_tokens: int, shift: int) -> list[i
     return [start, *range(first, end, group_tokens)]
 
 
-def register_shifted_attention(cutoff_len: int, model_type: str) -> str:
+def register_shifted_attention(cutoff_len: int, model_type: str, stage: str = "sft") -> str:
     """Make the attention for groups of a quarter of `cutoff_len` a choice of `attn_implementation`; returns its name.
 
-    Raises: ConfigError when the model type or the length does not suit it.
+    Raises: ConfigError when the model type, the stage or the length does not suit it.
     """
+    if stage not in ("pt", "sft"):
+        raise ConfigError(
+            f"`shift_attn: true` does not fit stage {stage}",
+            why="it is for long plain texts; here several answers share one prompt",
+            fix="remove shift_attn",
+        )
     if model_type not in SUPPORTED:
         raise ConfigError(
             f"`shift_attn: true` does not fit a model of type {model_type}",
