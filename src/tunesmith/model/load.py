@@ -168,7 +168,9 @@ def _model_settings(folder: Path) -> Any:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as err:
         raise ModelError(
-            f"the model in {folder} cannot be loaded", why=f"{type(err).__name__}: {_first_line(err)}", fix=_load_fix(err)
+            f"the model in {folder} cannot be loaded",
+            why=f"{type(err).__name__}: {_first_line(err)}",
+            fix=_load_fix(err),
         ) from err
 
 

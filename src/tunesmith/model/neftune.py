@@ -63,9 +63,7 @@ class EmbeddingNoise:
         return embeddings_BTD + noise_BTD.to(embeddings_BTD.dtype)
 
 
-def noise_limits(
-    documents: Sequence[Document], alpha: float, width: int, device: torch.device | str = "cpu"
-) -> Tensor:
+def noise_limits(documents: Sequence[Document], alpha: float, width: int, device: torch.device | str = "cpu") -> Tensor:
     """Largest noise of each token of a row, fp32 (T).
 
     Args:

@@ -42,7 +42,7 @@ def shifted_attention(
     attention_mask: Tensor | None,
     *,
     group_tokens: int,
-    document_bounds: Sequence[Border] | None = None,
+    document_bounds: Any = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
     """Attention within groups while `module` is training, full attention within each document otherwise.
@@ -65,7 +65,7 @@ def shifted_attention(
     parts = zip(*(_halves(tensor) for tensor in (query_BHTD, key_BHTD, value_BHTD)), strict=True)
     outputs = []
     for (query, key, value), shift in zip(parts, (0, group_tokens // 2), strict=True):
-        bounds = grouped(document_bounds, group_tokens, shift)
+        bounds: Any = grouped(document_bounds, group_tokens, shift)
         output, _ = document_attention(
             module, query, key, value, attention_mask, document_bounds=bounds, **options
         )  # (B, T, H / 2, D)
@@ -91,7 +91,8 @@ def grouped(document_bounds: Sequence[Border], group_tokens: int, shift: int) ->
         return (*starts, offsets[-1])
     groups: list[Border] = []
     for document in document_bounds:
-        assert isinstance(document, tuple) and len(document) == 2, "only stages with plain documents come here"
+        assert isinstance(document, tuple), "borders are all offsets or all (start, end)"
+        assert len(document) == 2, "stages with branching documents are refused when the attention is registered"
         groups += pairwise([*_group_starts(*document, group_tokens, shift), document[1]])
     return tuple(groups)
 

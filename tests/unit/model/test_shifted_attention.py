@@ -76,7 +76,9 @@ def test_equals_the_dense_mask_in_float64_with_its_gradients(
 def test_no_token_sees_a_later_one() -> None:
     """The published shift lets the first half group see the last tokens."""
     query, key, value = _tensors((24,), 4, 4)
-    out, _ = shifted_attention(nn.Module().train(), query, key, value, None, group_tokens=GROUP, document_bounds=(0, 24))
+    out, _ = shifted_attention(
+        nn.Module().train(), query, key, value, None, group_tokens=GROUP, document_bounds=(0, 24)
+    )
     for place in (0, 2, 11):
         (gradient,) = torch.autograd.grad(out[0, place].sum(), value, retain_graph=True)
         assert not gradient[:, :, place + 1 :].any()
@@ -85,7 +87,9 @@ def test_no_token_sees_a_later_one() -> None:
 
 def test_information_passes_from_group_to_group_by_the_shifted_heads_only() -> None:
     query, key, value = _tensors((24,), 4, 4)
-    out, _ = shifted_attention(nn.Module().train(), query, key, value, None, group_tokens=GROUP, document_bounds=(0, 24))
+    out, _ = shifted_attention(
+        nn.Module().train(), query, key, value, None, group_tokens=GROUP, document_bounds=(0, 24)
+    )
     (gradient,) = torch.autograd.grad(out[0, GROUP].sum(), value)
     assert not gradient[0, :2, GROUP - 1].any()
     assert gradient[0, 2:, GROUP - 1].any()

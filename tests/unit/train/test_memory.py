@@ -61,9 +61,7 @@ def _kept_bytes(model: Any, compute: torch.dtype, num_tokens: int) -> int:
 def _layer_bytes(make: Any, compute: torch.dtype) -> float:
     """Of one more layer, per token: casts of weights, embedding and final norm fall out of the differences."""
     two, three = make(2), make(3)
-    grown = [
-        _kept_bytes(three, compute, tokens) - _kept_bytes(two, compute, tokens) for tokens in (TOKENS, 2 * TOKENS)
-    ]
+    grown = [_kept_bytes(three, compute, tokens) - _kept_bytes(two, compute, tokens) for tokens in (TOKENS, 2 * TOKENS)]
     return (grown[1] - grown[0]) / TOKENS
 
 
