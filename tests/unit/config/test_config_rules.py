@@ -49,6 +49,17 @@ BROKEN: dict[str, tuple[str, str, str]] = {
         "gradient_checkpointing=true disable_gradient_checkpointing=true",
         "gradient_checkpointing=null",
     ),
+    "offloading checkpointing on or off": (
+        "train",
+        "use_unsloth_gc=true disable_gradient_checkpointing=true",
+        "disable_gradient_checkpointing=false",
+    ),
+    "random weights are all trained": (
+        "train",
+        "train_from_scratch=true finetuning_type=lora",
+        "finetuning_type=full",
+    ),
+    "shifted attention chooses its kernel": ("train", "shift_attn=true flash_attn=disabled", "flash_attn=auto"),
     "frozen training trains something": (
         "train",
         "finetuning_type=freeze freeze_trainable_layers=0",
@@ -64,6 +75,7 @@ BROKEN: dict[str, tuple[str, str, str]] = {
     **optimizer_rule_cases.BROKEN,
 }
 NOTED: dict[str, str] = {
+    "checkpointing without offloading": "use_unsloth_gc=true",
     "steps replace epochs": "max_steps=10 num_train_epochs=2",
     "no evaluation interval without a strategy": "eval_steps=10",
     "no save interval without a strategy": "save_strategy=epoch save_steps=10",
