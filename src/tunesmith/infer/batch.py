@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from tunesmith.infer.engine import SamplingParams, num_new_tokens
 from tunesmith.infer.sampling import choose_tokens
+from tunesmith.model.growing_cache import growing_cache
 
 MAX_BATCH_TOKENS = 8192
 """Default for rows x (longest prompt + new tokens): the size of the key/value cache of one batch."""
@@ -180,15 +181,17 @@ def _read_prompts(
     column_T = torch.arange(width, device=device)
     first_real = (width - lengths)[:, None]
     mask = (column_T >= first_real).long()
+    cache = growing_cache(model)
     output = model(
         input_ids=input_ids,
         attention_mask=mask,
         position_ids=(column_T - first_real).clamp(min=0),
+        past_key_values=cache,
         use_cache=True,
         return_dict=True,
         **last_row_only(model),
     )
-    logits, cache = output.logits[:, -1], output.past_key_values
+    logits = output.logits[:, -1]
     if len(distinct) == len(prompts):
         return logits, cache, mask, lengths
     number = {prompt: index for index, prompt in enumerate(distinct)}
