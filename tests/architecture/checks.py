@@ -48,6 +48,7 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "gguf": ("model/gguf",),
     "jsonschema": ("train/rewards/structured",),
     "referencing": ("train/rewards/structured",),
+    **dict.fromkeys(("galore_torch", "badam", "bitsandbytes", "torchao"), ("train/optimizers/",)),
     "huggingface_hub": ("model/", "data/"),
     "fastapi": ("serve/",),
     "pydantic": ("serve/",),

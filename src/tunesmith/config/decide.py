@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from tunesmith.config.schedules import WATCHING
+
 
 @dataclass
 class Facts:
@@ -71,7 +73,7 @@ def _best(facts: Facts) -> None:
     watches = (
         facts["load_best_model_at_end"]
         or facts["early_stopping_steps"] is not None
-        or facts["lr_scheduler_type"] == "reduce_lr_on_plateau"
+        or facts["lr_scheduler_type"] in WATCHING
         or (facts["save_best"] and facts["eval_strategy"] != "no")
     )
     if watches and facts["metric_for_best_model"] is None:
@@ -89,6 +91,11 @@ def _warmup(facts: Facts) -> None:
     elif steps >= 1:
         facts.decide("warmup_steps", int(steps), "a whole number of steps")
         facts.decide("warmup_ratio", 0.0, "warmup_steps is set and takes precedence")
+
+
+def _schedule_free(facts: Facts) -> None:
+    if facts["optim"].startswith("schedule_free_") and "lr_scheduler_type" not in facts.given:
+        facts.decide("lr_scheduler_type", "constant", f"optim {facts['optim']} takes the place of a schedule")
 
 
 def _checkpointing(facts: Facts) -> None:
@@ -117,6 +124,7 @@ DECISIONS: tuple[Callable[[Facts], None], ...] = (
     _evaluate,
     _eval_steps,
     _eval_batch,
+    _schedule_free,
     _best,
     _warmup,
     _checkpointing,

@@ -11,6 +11,7 @@ import torch
 from tunesmith.config import Config
 from tunesmith.model.adapters import prepare_trainable, restore_adapter
 from tunesmith.model.load import load_model
+from tunesmith.model.value_head import VALUE_HEAD, ValueHead, load_value_head
 
 ADAPTER_TYPES = ("lora", "oft")
 """Finetuning types whose checkpoints hold an adapter beside the base model."""
@@ -42,3 +43,18 @@ def put_weights_back(model: Any, config: Config, checkpoint: Path) -> None:
         return
     stored = load_model(replace(config, model_name_or_path=str(checkpoint)), dtype=torch.float32)
     model.load_state_dict(stored.state_dict())
+
+
+def build_value_head(model: Any, config: Config) -> ValueHead:
+    """The value head that stands beside the adapter or model that training goes on from, else a new one.
+
+    A new one is drawn from the seed (the caller's), small as every new matrix of the model.
+    """
+    text = model.config.get_text_config()
+    for folder in (*reversed(config.adapter_name_or_path), str(config.model_name_or_path)):
+        if (Path(folder) / VALUE_HEAD).is_file():
+            return load_value_head(Path(folder), text.hidden_size)
+    head = ValueHead(text.hidden_size)
+    torch.nn.init.normal_(head.summary.weight, std=getattr(text, "initializer_range", 0.02))
+    torch.nn.init.zeros_(head.summary.bias)
+    return head

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from tunesmith.config import Config
+from tunesmith.config.optimizers import describe_state
 from tunesmith.data.plan import PlanSpec
 from tunesmith.data.prepare import Prepared
 from tunesmith.model.adapters import ADAPTER_WEIGHTS, require_adapter
@@ -16,7 +17,8 @@ from tunesmith.render import Renderer
 from tunesmith.train.checkpoint import Identity
 
 MAY_CHANGE = (
-    "learning_rate", "num_train_epochs", "max_steps", "lr_scheduler_type", "warmup_steps", "warmup_ratio", "optim",
+    "learning_rate", "embedding_learning_rate", "loraplus_lr_ratio", "loraplus_lr_embedding", "num_train_epochs",
+    "max_steps", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "warmup_ratio", "optim", "optim_args",
     "weight_decay", "max_grad_norm", "bf16", "fp16", "pure_bf16", "lora_dropout", "micro_batch_tokens",
 )  # fmt: skip
 """A resumed run may differ in these; it is said, and the result is then no longer that of an unbroken run."""
@@ -35,6 +37,7 @@ def identify(config: Config, renderer: Renderer, prepared: Prepared, plan: PlanS
         "base weights": weights_fingerprint(model_folder(config)),
         **{f"adapter {name}": file_sha256(Path(name) / ADAPTER_WEIGHTS) for name in config.adapter_name_or_path},
         "method": _method(config),
+        "optimizer": describe_state(config),
         "batch layout": _layout(plan),
     }
     may_change = {key: str(getattr(config, key)) for key in MAY_CHANGE}

@@ -25,8 +25,10 @@ from tunesmith.data.plan import PlanSpec, StepPlan, plan_epoch
 from tunesmith.data.store import ExampleStore
 from tunesmith.train.diagnose import NonFinite
 from tunesmith.train.evaluate import Evaluator
+from tunesmith.train.optim import before_last_backward, clip, settled_weights
+from tunesmith.train.plateau import Follower
 from tunesmith.train.runtime import Runtime, seed_everything
-from tunesmith.train.schedule import Plateau, Schedule
+from tunesmith.train.schedule import Schedule
 from tunesmith.train.sinks import Reporter, clock
 from tunesmith.train.stage import Stage, Step, Sums, Update
 from tunesmith.train.state import TrainerState
@@ -84,7 +86,7 @@ class Loop:
     plan: PlanSpec
     optimizer: torch.optim.Optimizer
     schedule: Schedule
-    plateau: Plateau | None
+    plateau: Follower | None
     settings: LoopSettings
     state: TrainerState
     reporter: Reporter
@@ -96,7 +98,8 @@ class Loop:
     def run(self) -> bool:
         """Train until the last step. Returns False when the user stopped it, the state then being saved."""
         self._weights = self.stage.example_weights(self.store)
-        self._parameters = [p for p in self.scorer.parameters() if p.requires_grad]
+        trained = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        self._parameters = [p for p in self.scorer.parameters() if id(p) in trained]
         self._started_s = time.monotonic() - self.state.train_runtime_s
         self._tokens_here, self._here_s = 0, time.monotonic()
         if self.state.global_step >= self.settings.total_steps or self._out_of_patience():
@@ -160,6 +163,8 @@ class Loop:
             seed_everything(self.settings.seed, step, place, runtime.rank, number)
             batch = collate(update.store, micro).to(runtime.device)
             more_to_come = number + 1 < len(update.micro_batches)
+            if not more_to_come:
+                before_last_backward(self.optimizer)
             with runtime.no_sync(self.scorer) if more_to_come else nullcontext():
                 out = self.stage.step(self.scorer, batch)
                 self._backward(out.loss_sum * scale)
@@ -185,7 +190,7 @@ class Loop:
         if self.grad_scaler is not None:
             self.grad_scaler.unscale_(self.optimizer)
         limit = self.settings.max_grad_norm or math.inf
-        norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, limit))
+        norm = clip(self.optimizer, self._parameters, limit)
         overflow_is_handled = self.grad_scaler is not None and math.isfinite(loss)
         if not (math.isfinite(loss) and (math.isfinite(norm) or overflow_is_handled)):
             self.optimizer.zero_grad(set_to_none=True)
@@ -261,7 +266,8 @@ class Loop:
 
     def _evaluate(self) -> Mapping[str, float]:
         assert self.evaluator is not None
-        metrics = self.evaluator.evaluate(self.scorer)
+        with settled_weights(self.optimizer):
+            metrics = self.evaluator.evaluate(self.scorer)
         self._record(metrics)
         return metrics
 

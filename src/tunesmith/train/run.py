@@ -28,10 +28,11 @@ from tunesmith.model.load import load_tokenizer, model_folder
 from tunesmith.model.quiet import quiet_transformers
 from tunesmith.model.save import save_into, save_weights, tokenizer_files, write_files
 from tunesmith.model.scorer import Scorer, verify_scorer
+from tunesmith.model.value_head import load_value_head, save_value_head
 from tunesmith.model.verify import read_model_config
 from tunesmith.render import load_renderer
 from tunesmith.train import folder as run_folder
-from tunesmith.train.build import ADAPTER_TYPES, build_model, put_weights_back
+from tunesmith.train.build import ADAPTER_TYPES, build_model, build_value_head, put_weights_back
 from tunesmith.train.card import write_card
 from tunesmith.train.checkpoint import (
     check_identity,
@@ -46,7 +47,7 @@ from tunesmith.train.evaluate import Evaluator
 from tunesmith.train.identity import identify
 from tunesmith.train.interrupt import Interrupt
 from tunesmith.train.loop import Loop
-from tunesmith.train.optim import make_optimizer
+from tunesmith.train.optim import check_optimizer, make_optimizer, settled_weights, updates_in_backward
 from tunesmith.train.plots import plot_metrics
 from tunesmith.train.runtime import Runtime, peak_memory_bytes, precision, seed_everything
 from tunesmith.train.schedule import make_schedule
@@ -102,6 +103,7 @@ class Run:
         start = run_folder.find_start(self.resolved, passed_over.append)
         self.stage: Stage = STAGES.get(self.config.stage)(self.config)
         dtypes = precision(self.resolved, self.runtime.device)
+        passed_over += check_optimizer(self.config, self.runtime.device, self.runtime.world_size)
         self.resolved = decide_layout(self.resolved, self.runtime.device)
         self.tokenizer = load_tokenizer(self.config)
         self.renderer = load_renderer(self.config, self.tokenizer, _model_type(self.config))
@@ -168,11 +170,30 @@ class Run:
         share = 100 * num_trainable / num_all
         self.reporter.say(f"trainable params: {num_trainable:,} || all params: {num_all:,} || trainable%: {share:.4f}")
         self.model = model.to(self.runtime.device)
-        self.scorer = Scorer(self.model, compute, self.runtime.device.type)
+        head = build_value_head(self.model, config).to(self.runtime.device) if self.stage.needs_value_head else None
+        self.scorer = Scorer(self.model, compute, self.runtime.device.type, head)
         self._prove_scores()
         self._prepare_stage(row_tokens)
-        if put_back and start is not None:
-            put_weights_back(self.model, config, start)
+        if start is not None:
+            self._put_back(start, only_head=not put_back)
+
+    def _put_back(self, checkpoint: Path, *, only_head: bool = False) -> None:
+        """Take the trained weights from a checkpoint of this run."""
+        if not only_head:
+            put_weights_back(self.model, self.config, checkpoint)
+        head = self.scorer.value_head
+        if head is not None:
+            head.load_state_dict(load_value_head(checkpoint, head.summary.in_features).state_dict())
+
+    def _save_weights(self, folder: Path) -> None:
+        save_weights(self.model, folder)
+        if self.scorer.value_head is not None:
+            save_value_head(self.scorer.value_head, folder)
+
+    @property
+    def _trained(self) -> torch.nn.Module:
+        """What holds all parameters that are trained."""
+        return self.model if self.scorer.value_head is None else self.scorer
 
     def _prepare_stage(self, row_tokens: int) -> None:
         """Let the stage look at the model as the run starts from it, and complete the examples."""
@@ -186,6 +207,7 @@ class Run:
             row_tokens,
             self.reporter.say,
             self.folder,
+            self.resolved.config_dir,
         )
         self.stage.prepare(setup)
         evals = {name: self.stage.with_numbers(store, setup) for name, store in self.prepared.evals.items()}
@@ -212,10 +234,10 @@ class Run:
     def _build_loop(self, start: Path | None, compute: torch.dtype) -> None:
         config, lengths = self.config, self.store.lengths.tolist()
         total_steps, num_epochs = count_steps(lengths, self.plan, config)
-        self.optimizer = make_optimizer(self.model, config)
+        self.optimizer = make_optimizer(self._trained, config, self.reporter.say)
         self.state = TrainerState()
         if start:
-            self.state = load_training_state(start, self.model, self.optimizer)
+            self.state = load_training_state(start, self._trained, self.optimizer)
             self.state.finished = False
         self.stage.state.update(self.state.stage)
         self.state.stage = self.stage.state
@@ -275,7 +297,8 @@ class Run:
                 finished = self.loop.run()
         except NonFinite as failure:
             suspects = find_suspects(self.scorer, failure.store, failure.members, self.runtime.device)
-            if not suspects.parameters and self.loop.saver and self.state.global_step > 0:
+            intact = not suspects.parameters and not updates_in_backward(self.optimizer)
+            if intact and self.loop.saver and self.state.global_step > 0:
                 self.save(self.state)
             raise explain(failure, suspects, _precision_key(self.config)) from failure
         if not finished:
@@ -283,7 +306,8 @@ class Run:
                 f"stopped at step {self.state.global_step}; the same command goes on from there", style="bold"
             )
             return EXIT_STOPPED
-        self._finish()
+        with settled_weights(self.optimizer):
+            self._finish()
         return 0
 
     def save(self, state: TrainerState) -> None:
@@ -295,12 +319,13 @@ class Run:
         self.runtime.wait()
 
     def _fill_checkpoint(self, part: Path) -> None:
-        save_weights(self.model, part)
+        with settled_weights(self.optimizer):
+            self._save_weights(part)
         write_files(part, self.tokenizer_files)
         self.state.write(part)
         run_folder.write_json(part / run_folder.CONTRACT_FILE, self.renderer.contract())
         if not self.config.save_only_model:
-            save_training_state(part, self.model, self.optimizer, self.state, self.identity)
+            save_training_state(part, self._trained, self.optimizer, self.state, self.identity)
 
     def _finish(self) -> None:
         """Final evaluation, weights, results, plots and card."""
@@ -315,7 +340,7 @@ class Run:
         try:
             save_into(
                 self.folder,
-                lambda part: save_weights(self.model, part),
+                self._save_weights,
                 lambda part: write_files(part, self.tokenizer_files),
             )
         except (OSError, SafetensorError) as err:
@@ -338,7 +363,7 @@ class Run:
     def _load_best(self) -> None:
         best = self.folder / str(self.state.best_model_checkpoint)
         self.reporter.say(f"loading the best checkpoint, {best.name} (best metric {self.state.best_metric:.4f})")
-        put_weights_back(self.model, self.config, best)
+        self._put_back(best)
 
     def _results(self) -> dict[str, Any]:
         state = self.state

@@ -10,10 +10,12 @@ from torch import nn
 
 from tunesmith.config import Config
 from tunesmith.config.resolve import Resolved
+from tunesmith.config.schedules import WATCHING, schedule_options
 from tunesmith.data.plan import PlanSpec, plan_epoch
 from tunesmith.train.loop import LoopSettings
+from tunesmith.train.plateau import Follower, Greedy, Plateau
 from tunesmith.train.runtime import available_memory_bytes
-from tunesmith.train.schedule import Plateau, ScheduleSpec, warmup_steps_of
+from tunesmith.train.schedule import ScheduleSpec, warmup_steps_of
 
 ENOUGH_TOKENS = {"cpu": 2048, "cuda": 16384}
 """Micro-batches beyond this bring no more speed: the matrices are large enough to keep the cores busy."""
@@ -104,12 +106,13 @@ def schedule_spec(config: Config, total_steps: int) -> ScheduleSpec:
     return ScheduleSpec(config.lr_scheduler_type, total_steps, warmup, config.learning_rate, options)
 
 
-def plateau_of(config: Config) -> Plateau | None:
-    """The state of `reduce_lr_on_plateau`, None for the other schedules."""
-    if config.lr_scheduler_type != "reduce_lr_on_plateau":
+def plateau_of(config: Config) -> Follower | None:
+    """The state of a schedule that follows the evaluations, None for the other schedules."""
+    if config.lr_scheduler_type not in WATCHING:
         return None
-    mode = "max" if config.greater_is_better else "min"
-    return Plateau(**{"mode": mode, **(config.lr_scheduler_kwargs or {})})
+    given = schedule_options(config.lr_scheduler_type, config.lr_scheduler_kwargs, config.learning_rate)
+    options = {"mode": "max" if config.greater_is_better else "min", **given}
+    return Plateau(**options) if config.lr_scheduler_type == "reduce_lr_on_plateau" else Greedy(**options)
 
 
 def decide_checkpointing(resolved: Resolved, model: nn.Module, row_tokens: int, device: torch.device) -> Resolved:

@@ -27,7 +27,6 @@ class RlhfOptions:
         en="How strongly the policy is held to the reference.",
         zh="策略受参考模型约束的强度。",
         ge=0,
-        later=_LATER,
         aliases=("dpo_beta", "kto_beta", "orpo_beta"),
     )
     pref_ftx: float = option(
@@ -35,35 +34,66 @@ class RlhfOptions:
         en="Weight of the supervised loss on chosen answers.",
         zh="优选回答上监督损失的权重。",
         ge=0,
-        later=_LATER,
         aliases=("dpo_ftx", "kto_ftx"),
     )
     pref_bco_weight: float = option(
-        0.0, en="Weight of the binary classifier loss.", zh="二分类（BCO）损失的权重。", ge=0, later=_LATER
+        0.0,
+        en="Weight of the binary classifier loss.",
+        zh="二分类（BCO）损失的权重。",
+        ge=0,
     )
     pref_loss: str = option(
         "sigmoid",
         en="Preference loss.",
         zh="偏好损失的类型。",
-        choices=("sigmoid", "hinge", "ipo", "kto_pair", "orpo", "simpo"),
-        later=_LATER,
+        choices=(
+            "sigmoid",
+            "hinge",
+            "ipo",
+            "kto_pair",
+            "orpo",
+            "simpo",
+            "robust",
+            "apo_zero",
+            "apo_down",
+            "exo_pair",
+            "nca_pair",
+            "bco_pair",
+            "sppo_hard",
+            "discopop",
+        ),
         aliases=("dpo_loss",),
     )
     dpo_label_smoothing: float = option(
-        0.0, en="Assumed share of swapped preferences.", zh="假定标反的偏好所占比例。", ge=0, le=0.5, later=_LATER
+        0.0,
+        en="Assumed share of swapped preferences.",
+        zh="假定标反的偏好所占比例。",
+        ge=0,
+        le=0.5,
     )
-    simpo_gamma: float = option(0.5, en="Margin of SimPO.", zh="SimPO 的间隔。", later=_LATER)
+    simpo_gamma: float = option(
+        0.5,
+        en="Margin of SimPO.",
+        zh="SimPO 的间隔。",
+    )
     ld_alpha: float | None = option(
         None,
         en="LD-DPO: weight of the tokens beyond the shorter answer.",
         zh="LD-DPO：超出较短回答部分的权重。",
         ge=0,
         le=1,
-        later=_LATER,
     )
-    kto_chosen_weight: float = option(1.0, en="Weight of desirable answers.", zh="期望回答的权重。", ge=0, later=_LATER)
+    kto_chosen_weight: float = option(
+        1.0,
+        en="Weight of desirable answers.",
+        zh="期望回答的权重。",
+        ge=0,
+    )
     kto_rejected_weight: float = option(
-        1.0, en="Weight of undesirable answers.", zh="不期望回答的权重。", ge=0, later=_LATER
+        1.0,
+        en="Weight of undesirable answers.",
+        zh="不期望回答的权重。",
+        ge=0,
     )
     ppo_buffer_size: int = option(
         1, en="Batches collected before an update.", zh="每次更新前收集的批数。", gt=0, later=_LATER
@@ -84,11 +114,16 @@ class RlhfOptions:
         "without any adapter. They differ when training goes on with an adapter.",
         zh="未指定 ref_model 时的参考：训练开始时的权重，或不带适配器的基座模型；继续训练已有适配器时两者不同。",
         choices=("start", "base"),
-        later=_LATER,
     )
-    ref_model: str | None = option(None, en="Reference model.", zh="参考模型。", later=_LATER)
+    ref_model: str | None = option(
+        None,
+        en="Reference model.",
+        zh="参考模型。",
+    )
     ref_model_adapters: tuple[str, ...] = option(
-        (), en="Adapters of the reference model.", zh="参考模型的适配器。", later=_LATER
+        (),
+        en="Adapters of the reference model.",
+        zh="参考模型的适配器。",
     )
     ref_model_quantization_bit: int | None = option(
         None, en="Bits of the reference model.", zh="参考模型的量化位数。", choices=_BITS, later=_LATER
