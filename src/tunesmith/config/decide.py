@@ -38,6 +38,18 @@ def _lora_alpha(facts: Facts) -> None:
         facts.decide("lora_alpha", 2 * facts["lora_rank"], "twice lora_rank")
 
 
+def _oft(facts: Facts) -> None:
+    if facts["oft_rank"] > 0 and "oft_block_size" not in facts.given:
+        facts.decide("oft_block_size", 0, "oft_rank sets the number of blocks, and with it their size")
+    if facts["finetuning_type"] == "oft" and "oft_target" not in facts.given and "lora_target" in facts.given:
+        facts.decide("oft_target", facts["lora_target"], "as lora_target, which the public tool reads for OFT")
+
+
+def _new_tokens(facts: Facts) -> None:
+    if facts["add_tokens"] or facts["add_special_tokens"] or facts["new_special_tokens_config"]:
+        facts.decide("resize_vocab", True, "new tokens need rows in the embeddings")
+
+
 def _packing(facts: Facts) -> None:
     if facts["neat_packing"]:
         facts.decide("packing", True, "neat_packing asks for it")
@@ -101,6 +113,8 @@ def _schedule_free(facts: Facts) -> None:
 def _checkpointing(facts: Facts) -> None:
     if facts["disable_gradient_checkpointing"] and facts["gradient_checkpointing"] is None:
         facts.decide("gradient_checkpointing", False, "disable_gradient_checkpointing is set")
+    elif facts["use_unsloth_gc"] and facts["gradient_checkpointing"] is None:
+        facts.decide("gradient_checkpointing", True, "use_unsloth_gc asks for it")
 
 
 def _data_seed(facts: Facts) -> None:
@@ -119,6 +133,8 @@ def _home(facts: Facts) -> None:
 
 DECISIONS: tuple[Callable[[Facts], None], ...] = (
     _lora_alpha,
+    _oft,
+    _new_tokens,
     _packing,
     _train,
     _evaluate,

@@ -13,6 +13,7 @@ from tunesmith.config.cast import show
 from tunesmith.config.load import Loaded
 from tunesmith.config.optimizers import optimizer_options
 from tunesmith.config.rule import MODEL_VERBS, Note, Rule
+from tunesmith.config.rules_methods import METHOD_NOTES, METHOD_RULES
 from tunesmith.config.rules_optimizers import OPTIMIZER_NOTES, OPTIMIZER_RULES
 from tunesmith.config.schedules import schedule_options
 from tunesmith.config.schema import Config, specs
@@ -151,6 +152,42 @@ RULES: tuple[Rule, ...] = (
         "keep one of them",
     ),
     Rule(
+        "offloading checkpointing on or off",
+        ("use_unsloth_gc", "disable_gradient_checkpointing"),
+        lambda c, g: c.use_unsloth_gc and (c.disable_gradient_checkpointing or c.gradient_checkpointing is False),
+        "use_unsloth_gc asks for gradient checkpointing, which is switched off",
+        "keep one of them",
+    ),
+    Rule(
+        "random weights are all trained",
+        ("train_from_scratch", "finetuning_type"),
+        lambda c, g: c.train_from_scratch and c.finetuning_type != "full",
+        "train_from_scratch starts from random weights, of which finetuning_type {finetuning_type} would leave most "
+        "as they are",
+        "set finetuning_type: full, or train_from_scratch: false",
+    ),
+    Rule(
+        "random weights are not quantized",
+        ("train_from_scratch", "quantization_bit"),
+        lambda c, g: c.train_from_scratch and c.quantization_bit is not None,
+        "train_from_scratch trains every weight, which quantization_bit {quantization_bit} forbids",
+        "remove one of them",
+    ),
+    Rule(
+        "shifted attention reads plain texts",
+        ("shift_attn", "stage"),
+        lambda c, g: c.shift_attn and c.stage not in ("pt", "sft"),
+        "shift_attn is for long texts in stages pt and sft, this is stage {stage}",
+        "remove shift_attn",
+    ),
+    Rule(
+        "shifted attention chooses its kernel",
+        ("shift_attn", "flash_attn"),
+        lambda c, g: c.shift_attn and c.flash_attn == "disabled",
+        "shift_attn and flash_attn: disabled contradict each other",
+        "set flash_attn: auto",
+    ),
+    Rule(
         "frozen training trains something",
         ("freeze_trainable_layers", "freeze_extra_modules"),
         lambda c, g: c.finetuning_type == "freeze" and c.freeze_trainable_layers == 0 and not c.freeze_extra_modules,
@@ -181,10 +218,16 @@ RULES: tuple[Rule, ...] = (
         ("export",),
     ),
     *OPTIMIZER_RULES,
+    *METHOD_RULES,
 )
 
 
 NOTES: tuple[Note, ...] = (
+    Note(
+        "checkpointing without offloading",
+        lambda c, g: c.use_unsloth_gc,
+        "use_unsloth_gc: the built-in gradient checkpointing is used; it keeps the inputs of the layers on the device",
+    ),
     Note(
         "steps replace epochs",
         lambda c, g: c.max_steps > 0 and "num_train_epochs" in g,
@@ -226,6 +269,7 @@ NOTES: tuple[Note, ...] = (
         "there is evaluation data, but do_eval is false and eval_strategy is no: it is not used",
     ),
     *OPTIMIZER_NOTES,
+    *METHOD_NOTES,
 )
 
 

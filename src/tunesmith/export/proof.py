@@ -185,7 +185,7 @@ def _measure(config: Config, task: dict[str, Any], folder: Path, stored: str) ->
     """Load tuned, written and base model one after the other, so that only one is in memory, and compare them."""
     import torch
 
-    from tunesmith.model.load import load_for_inference
+    from tunesmith.model.load import inference_dtype, load_for_inference, load_model
     from tunesmith.model.merge import merge_attached
     from tunesmith.model.plain import load_plain_model, load_plain_tokenizer
     from tunesmith.model.verify import weight_files
@@ -207,7 +207,12 @@ def _measure(config: Config, task: dict[str, Any], folder: Path, stored: str) ->
         problems.append(f"{len(wrong)} of {num_tensors} written tensors are not the merged ones: {wrong[0]}")
     del written
     gc.collect()
-    effect = compare(reference, load_for_inference(config, (), device)) if task["adapters"] else None
+    effect = None
+    if task["adapters"]:  # the base alone, with the positions that the adapters were trained with
+        base = load_model(
+            config, dtype=inference_dtype(config), device=device, for_training=False, adapters=task["adapters"]
+        )
+        effect = compare(reference, base)
     answers = [tokenizer.decode(scored.answer_ids, skip_special_tokens=True) for scored in reference]
     return _Measured(merging, difference, effect, num_tensors, answers, problems)
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from tunesmith.infer.engine import SamplingParams, num_new_tokens
 from tunesmith.infer.sampling import choose_tokens
 from tunesmith.model.growing_cache import growing_cache
+from tunesmith.model.rope import context_length
 
 MAX_BATCH_TOKENS = 8192
 """Default for rows x (longest prompt + new tokens): the size of the key/value cache of one batch."""
@@ -98,7 +99,7 @@ def rollout(
     """
     assert len(seeds) == len(prompts), f"{len(seeds)} seeds for {len(prompts)} prompts"
     assert not model.training, "rollout belongs inside generating(model)"
-    context = context_length(model)
+    context = context_length(model.config)
     rows = [
         _Row(index, tuple(prompt), num_new_tokens(len(prompt), params, context), torch.Generator().manual_seed(seed))
         for index, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
@@ -210,12 +211,6 @@ def _seen(rows: Sequence[_Row], params: SamplingParams, device: torch.device) ->
 def base_model(model: Any) -> Any:
     """The transformers model inside a PEFT model, or the model itself."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def context_length(model: Any) -> int:
-    """The longest sequence the model was made for; a very large number when its configuration does not say."""
-    text_config = model.config.get_text_config()
-    return int(getattr(text_config, "max_position_embeddings", None) or 1 << 30)
 
 
 def last_row_only(model: nn.Module) -> dict[str, Any]:

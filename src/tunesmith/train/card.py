@@ -14,7 +14,7 @@ from tunesmith.config import Config
 
 def write_card(folder: Path, config: Config, results: Mapping[str, Any], ledger_lines: list[str]) -> None:
     """Write README.md with the front matter that model hubs read."""
-    is_adapter = config.finetuning_type == "lora"
+    is_adapter = config.trains_adapter
     front = {
         "base_model": config.model_name_or_path,
         "library_name": "peft" if is_adapter else "transformers",

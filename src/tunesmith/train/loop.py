@@ -20,9 +20,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from tunesmith.data.collate import collate
+from tunesmith.data.collate import Batch, collate
 from tunesmith.data.plan import PlanSpec, StepPlan, plan_epoch
 from tunesmith.data.store import ExampleStore
+from tunesmith.train.balance import ExpertBalance
 from tunesmith.train.diagnose import NonFinite
 from tunesmith.train.evaluate import Evaluator
 from tunesmith.train.optim import before_last_backward, clip, settled_weights
@@ -94,6 +95,7 @@ class Loop:
     interrupt: Interrupt
     evaluator: Evaluator | None = None
     grad_scaler: torch.amp.GradScaler | None = None
+    balance: ExpertBalance | None = None
 
     def run(self) -> bool:
         """Train until the last step. Returns False when the user stopped it, the state then being saved."""
@@ -154,26 +156,34 @@ class Loop:
 
     def _update(self, update: Update, place: int) -> Sums:
         """One optimizer update. Returns loss and metrics over all ranks. Raises: NonFinite."""
-        step, runtime = self.state.global_step, self.runtime
+        runtime = self.runtime
         scale = runtime.world_size / update.weight  # data parallel training averages the gradients; the sum is wanted
         self.stage.before_update(self.scorer, update, runtime)
         self.scorer.train()
         sums = Sums()
-        for number, micro in enumerate(update.micro_batches):
-            seed_everything(self.settings.seed, step, place, runtime.rank, number)
-            batch = collate(update.store, micro).to(runtime.device)
+        if self.balance:
+            self.balance.begin_step(self.scorer, self._batches(update, place))
+        for number, batch in enumerate(self._batches(update, place)):
             more_to_come = number + 1 < len(update.micro_batches)
             if not more_to_come:
                 before_last_backward(self.optimizer)
             with runtime.no_sync(self.scorer) if more_to_come else nullcontext():
                 out = self.stage.step(self.scorer, batch)
-                self._backward(out.loss_sum * scale)
+                extra = runtime.world_size * self.balance.part(batch) if self.balance else 0.0
+                self._backward(out.loss_sum * scale + extra)
             sums.add(out)
         sums = sums.over_ranks(runtime)
         loss = sums.totals["loss"][0] / update.weight
         self._grad_norm = self._clip(loss, update)
         self._apply()
-        return Sums({**sums.totals, "loss": (loss, 1.0)})
+        aux = {"aux_loss": (self.balance.end_step(), 1.0)} if self.balance else {}
+        return Sums({**sums.totals, **aux, "loss": (loss, 1.0)})
+
+    def _batches(self, update: Update, place: int) -> Iterator[Batch]:
+        """This rank's micro-batches of an update, the random generators set anew before each."""
+        for number, micro in enumerate(update.micro_batches):
+            seed_everything(self.settings.seed, self.state.global_step, place, self.runtime.rank, number)
+            yield collate(update.store, micro).to(self.runtime.device)
 
     def _backward(self, loss: Tensor) -> None:
         (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()

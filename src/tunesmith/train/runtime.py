@@ -131,6 +131,16 @@ def available_memory_bytes(device: torch.device) -> int | None:
     return None
 
 
+def mapped_ranges(suffix: str) -> list[tuple[int, int]]:
+    """Addresses (start, end) where this process has mapped files of that suffix; empty where it cannot be told."""
+    maps = Path("/proc/self/maps")
+    if not maps.is_file():
+        return []
+    lines = [line.split() for line in maps.read_text().splitlines() if line.endswith(suffix)]
+    borders = [line[0].split("-") for line in lines]
+    return [(int(start, 16), int(end, 16)) for start, end in borders]
+
+
 def peak_memory_bytes(device: torch.device) -> int:
     """The most memory that this process has held: on the device, or resident where it is the CPU."""
     if device.type == "cuda":

@@ -51,7 +51,17 @@ def setup_of(project: Path, said: list[str] | None = None, dtype: torch.dtype = 
     scorer = Scorer(model.train(), dtype, "cpu")
     tell = (said if said is not None else []).append
     renderer = type("Renderer", (), {"tokenizer": load_tokenizer(config)})()
-    return Setup(config, Runtime(use_cpu=True), scorer, renderer, {}, 16, tell, project)
+    return Setup(
+        config=config,
+        config_dir=project,
+        runtime=Runtime(use_cpu=True),
+        scorer=scorer,
+        renderer=renderer,
+        fingerprint={},
+        row_tokens=16,
+        say=tell,
+        folder=project,
+    )
 
 
 def opened(setup: Setup, folder: Path) -> Rewards:

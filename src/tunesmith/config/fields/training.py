@@ -145,8 +145,6 @@ class TrainingOptions:
         en="Strength of the noise added to embeddings while training.",
         zh="训练时加到词嵌入上的噪声强度。",
         ge=0,
-        off=(0.0,),
-        later="train without noise",
     )
     average_tokens_across_devices: bool = option(
         True,
