@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from tunesmith.infer.engine import SamplingParams, num_new_tokens
 from tunesmith.infer.sampling import choose_tokens
 from tunesmith.model.growing_cache import growing_cache
+from tunesmith.model.kernels import PLAIN_ATTENTION
 from tunesmith.model.rope import context_length
 
 MAX_BATCH_TOKENS = 8192
@@ -70,8 +71,9 @@ def generating(model: Any, compute_dtype: torch.dtype = torch.float32) -> Iterat
     autocast = nullcontext() if compute_dtype == torch.float32 else torch.autocast(device_type, dtype=compute_dtype)
     try:
         if attention not in ("sdpa", "eager"):
-            # eager where the model's scores are capped (Gemma 2): the fused kernel would leave the cap out
-            base.set_attn_implementation("sdpa" if getattr(base, "_supports_sdpa", True) else "eager")
+            # eager where the model's scores are capped (Gemma 2), which the fused kernel would leave out, or on request
+            fused = getattr(base, "_supports_sdpa", True) and attention != PLAIN_ATTENTION
+            base.set_attn_implementation("sdpa" if fused else "eager")
         with evaluating(model), autocast:
             yield
     finally:
