@@ -44,8 +44,32 @@ def pairs(num_rows: int) -> list[dict[str, str]]:
 
 PAIR_ENTRY = {"ranking": True, "columns": {"prompt": "instruction", "chosen": "chosen", "rejected": "rejected"}}
 
+
+def documents(num_rows: int) -> list[dict[str, str]]:
+    """Texts of very unequal lengths, some longer than the cutoff."""
+    return [
+        {"text": " ".join([row["instruction"], row["output"]] * (1 + i % 4))} for i, row in enumerate(rows(num_rows))
+    ]
+
+
+def labelled(num_rows: int) -> list[dict[str, Any]]:
+    """Answers, two of three with a thumb up."""
+    return [{**row, "label": index % 3 > 0} for index, row in enumerate(rows(num_rows))]
+
+
 CASES: dict[str, StageCase] = {
+    "pt": StageCase(documents, {"columns": {"prompt": "text"}}, {"stage": "pt", "packing": False}),
     "sft": StageCase(rows, {}, {"stage": "sft"}),
+    "sft-dft": StageCase(rows, {}, {"stage": "sft", "use_dft_loss": True}),
+    "sft-eaft": StageCase(rows, {}, {"stage": "sft", "use_eaft_loss": True}),
+    "sft-asft": StageCase(rows, {}, {"stage": "sft", "use_asft_loss": True, "asft_alpha": 0.5}),
+    "sft-asft-full": StageCase(
+        rows, {}, {"stage": "sft", "use_asft_loss": True, "finetuning_type": "full", "learning_rate": 1e-4}
+    ),
+    "sft-smoothed": StageCase(rows, {}, {"stage": "sft", "label_smoothing_factor": 0.1}),
+    "rm": StageCase(pairs, PAIR_ENTRY, {"stage": "rm"}),
+    "rm-full": StageCase(pairs, PAIR_ENTRY, {"stage": "rm", "finetuning_type": "full", "learning_rate": 1e-4}),
+    "kto": StageCase(labelled, {"columns": {**ALPACA, "kto_tag": "label"}}, {"stage": "kto", "pref_ftx": 0.1}),
     "dpo": StageCase(pairs, PAIR_ENTRY, {"stage": "dpo", "learning_rate": 5e-4}),
     "dpo-full": StageCase(
         pairs, PAIR_ENTRY, {"stage": "dpo", "pref_loss": "ipo", "finetuning_type": "full", "learning_rate": 1e-4}

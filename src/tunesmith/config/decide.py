@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from tunesmith.config.schedules import WATCHING
+
 
 @dataclass
 class Facts:
@@ -83,7 +85,7 @@ def _best(facts: Facts) -> None:
     watches = (
         facts["load_best_model_at_end"]
         or facts["early_stopping_steps"] is not None
-        or facts["lr_scheduler_type"] == "reduce_lr_on_plateau"
+        or facts["lr_scheduler_type"] in WATCHING
         or (facts["save_best"] and facts["eval_strategy"] != "no")
     )
     if watches and facts["metric_for_best_model"] is None:
@@ -103,9 +105,16 @@ def _warmup(facts: Facts) -> None:
         facts.decide("warmup_ratio", 0.0, "warmup_steps is set and takes precedence")
 
 
+def _schedule_free(facts: Facts) -> None:
+    if facts["optim"].startswith("schedule_free_") and "lr_scheduler_type" not in facts.given:
+        facts.decide("lr_scheduler_type", "constant", f"optim {facts['optim']} takes the place of a schedule")
+
+
 def _checkpointing(facts: Facts) -> None:
     if facts["disable_gradient_checkpointing"] and facts["gradient_checkpointing"] is None:
         facts.decide("gradient_checkpointing", False, "disable_gradient_checkpointing is set")
+    elif facts["use_unsloth_gc"] and facts["gradient_checkpointing"] is None:
+        facts.decide("gradient_checkpointing", True, "use_unsloth_gc asks for it")
 
 
 def _data_seed(facts: Facts) -> None:
@@ -131,6 +140,7 @@ DECISIONS: tuple[Callable[[Facts], None], ...] = (
     _evaluate,
     _eval_steps,
     _eval_batch,
+    _schedule_free,
     _best,
     _warmup,
     _checkpointing,

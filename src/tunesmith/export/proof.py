@@ -186,7 +186,7 @@ def _measure(config: Config, task: dict[str, Any], folder: Path, stored: str) ->
     """Load tuned, written and base model one after the other, so that only one is in memory, and compare them."""
     import torch
 
-    from tunesmith.model.load import load_for_inference
+    from tunesmith.model.load import inference_dtype, load_for_inference, load_model
     from tunesmith.model.merge import merge_attached
     from tunesmith.model.plain import load_plain_model, load_plain_tokenizer
     from tunesmith.model.verify import weight_files
@@ -208,17 +208,21 @@ def _measure(config: Config, task: dict[str, Any], folder: Path, stored: str) ->
         problems.append(f"{len(wrong)} of {num_tensors} written tensors are not the merged ones: {wrong[0]}")
     del written
     gc.collect()
-    effect = compare(reference, _untuned(config, device, reference)) if task["adapters"] else None
+    effect = compare(reference, _untuned(config, task["adapters"], device, reference)) if task["adapters"] else None
     answers = [tokenizer.decode(scored.answer_ids, skip_special_tokens=True) for scored in reference]
     return _Measured(merging, difference, effect, num_tensors, answers, problems)
 
 
-def _untuned(config: Config, device: str, reference: Sequence[Scored]) -> Any:
-    """The base alone; where the tuned model knows more tokens it gets rows for them, which nothing has trained."""
-    from tunesmith.model.load import load_for_inference
+def _untuned(config: Config, adapters: Sequence[str], device: str, reference: Sequence[Scored]) -> Any:
+    """The base alone, with the positions that the adapters were trained with.
+
+    Where the tuned model knows more tokens, it gets rows for them, which nothing has trained.
+    """
+    from tunesmith.model.load import inference_dtype, load_model
     from tunesmith.model.vocabulary import grow_rows, num_rows_of
 
-    model, num_rows = load_for_inference(config, (), device), reference[0].logits_TV.shape[-1]
+    dtype, num_rows = inference_dtype(config), reference[0].logits_TV.shape[-1]
+    model = load_model(config, dtype=dtype, device=device, for_training=False, adapters=adapters)
     if num_rows_of(model) < num_rows:
         grow_rows(model, num_rows)
     return model

@@ -51,8 +51,9 @@ def open_session(resolved: Resolved, say: Callable[[str], None] = lambda line: N
     config = replace(resolved.config, model_name_or_path=located.model)
     renderer = open_renderer(config, located)
     say(f"talking to: {located.describe()}")
-    engine = _open_engine(config, located, renderer)
-    return Session(engine, renderer, config, located, (*located.notes, *_effect_notes(located), *renderer.notes))
+    engine, option_notes = _open_engine(config, located, renderer)
+    notes = (*located.notes, *option_notes, *_effect_notes(located), *renderer.notes)
+    return Session(engine, renderer, config, located, notes)
 
 
 def open_renderer(config: Config, located: Located) -> Renderer:
@@ -77,14 +78,16 @@ def open_renderer(config: Config, located: Located) -> Renderer:
     return renderer
 
 
-def _open_engine(config: Config, located: Located, renderer: Renderer) -> Engine:
+def _open_engine(config: Config, located: Located, renderer: Renderer) -> tuple[Engine, list[str]]:
+    """The engine, and what the user should know about positions and attention."""
     import torch
 
     from tunesmith.infer.hf import HFEngine
-    from tunesmith.model.load import load_for_inference
+    from tunesmith.model.load import load_for_inference, model_options
 
     device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    return HFEngine(load_for_inference(config, located.adapters, device), renderer.tokenizer)
+    _, notes = model_options(config, for_training=False, adapters=located.adapters, device=device)
+    return HFEngine(load_for_inference(config, located.adapters, device), renderer.tokenizer), notes
 
 
 def _effect_notes(located: Located) -> list[str]:

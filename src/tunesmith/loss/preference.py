@@ -228,7 +228,8 @@ def pair_scores(name: str, pairs: PairScores) -> tuple[Tensor, Tensor]:
     entry = PREFERENCE_LOSSES[name]
     chosen_P, rejected_P = pairs.chosen_logp_P, pairs.rejected_logp_P
     if entry.needs_reference:
-        assert pairs.ref_chosen_logp_P is not None and pairs.ref_rejected_logp_P is not None, f"{name}: no reference"
+        assert pairs.ref_chosen_logp_P is not None, f"{name} needs a reference"
+        assert pairs.ref_rejected_logp_P is not None, f"{name} needs a reference"
         chosen_P, rejected_P = chosen_P - pairs.ref_chosen_logp_P, rejected_P - pairs.ref_rejected_logp_P
     if entry.averages:
         chosen_P = chosen_P / pairs.chosen_tokens_P.clamp(min=1)

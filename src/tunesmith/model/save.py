@@ -19,14 +19,17 @@ from tunesmith.model.quiet import quiet_transformers
 def save_weights(model: Any, folder: Path) -> None:
     """The adapter of a PEFT model, else the whole model, into a folder (which may hold other files).
 
-    A PiSSA adapter is written in its ordinary form, for the base as it was before training.
-    The README that PEFT writes is left out; the run writes its own model card.
+    Only the adapter that acts is written, not one that stands beside it (`model/second_adapter.py`); a PiSSA adapter in
+    its ordinary form, for the base as it was before training. The README that PEFT writes is left out; the run writes
+    its own model card.
     """
     start = pissa.find_start(model)
     if start is not None:
         pissa.save_as_lora(model, start, folder)
         return
-    options = {"save_embedding_layers": adapts_embedding(model)} if is_adapted(model) else {}
+    options: dict[str, Any] = {}
+    if is_adapted(model):
+        options = {"selected_adapters": [model.active_adapter], "save_embedding_layers": adapts_embedding(model)}
     with quiet_transformers():
         model.save_pretrained(str(folder), **options)
     card = folder / "README.md"

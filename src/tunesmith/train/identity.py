@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tunesmith.config import Config
 from tunesmith.config.cast import show
+from tunesmith.config.optimizers import describe_state
 from tunesmith.config.schema import specs
 from tunesmith.config.tokens import new_tokens
 from tunesmith.data.plan import PlanSpec
@@ -19,9 +20,10 @@ from tunesmith.render import Renderer
 from tunesmith.train.checkpoint import Identity
 
 MAY_CHANGE = (
-    "learning_rate", "num_train_epochs", "max_steps", "lr_scheduler_type", "warmup_steps", "warmup_ratio", "optim",
+    "learning_rate", "embedding_learning_rate", "loraplus_lr_ratio", "loraplus_lr_embedding", "num_train_epochs",
+    "max_steps", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "warmup_ratio", "optim", "optim_args",
     "weight_decay", "max_grad_norm", "bf16", "fp16", "pure_bf16", "lora_dropout", "module_dropout",
-    "micro_batch_tokens",
+    "micro_batch_tokens", "neftune_noise_alpha", "shift_attn", "moe_aux_loss_coef", "upcast_layernorm",
 )  # fmt: skip
 """A resumed run may differ in these; it is said, and the result is then no longer that of an unbroken run."""
 
@@ -36,14 +38,23 @@ def identify(config: Config, renderer: Renderer, prepared: Prepared, plan: PlanS
         **{f"data {name}": value for name, value in prepared.fingerprint.items()},
         "template": f"{renderer.template_name}:{hashlib.sha256(template.encode()).hexdigest()}",
         "tokenizer": contract["tokenizer_sha256"],
-        "base weights": weights_fingerprint(model_folder(config)),
+        "base weights": _base_weights(config),
         **{f"adapter {name}": file_sha256(Path(name) / ADAPTER_WEIGHTS) for name in config.adapter_name_or_path},
         "method": _method(config),
+        "optimizer": describe_state(config),
+        **({"positions": f"rope_scaling {config.rope_scaling}"} if config.rope_scaling else {}),
         **{f"description of {token}": text for token, text in new_tokens(config).descriptions.items()},
         "batch layout": _layout(plan),
     }
     may_change = {key: str(getattr(config, key)) for key in MAY_CHANGE}
     return Identity(must_match, {**may_change, "number of ranks": str(plan.world_size)})
+
+
+def _base_weights(config: Config) -> str:
+    """The fingerprint of the weights that training starts from."""
+    if config.train_from_scratch:
+        return f"random, seed {config.seed}"
+    return weights_fingerprint(model_folder(config))
 
 
 def _layout(plan: PlanSpec) -> str:

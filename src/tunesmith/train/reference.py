@@ -107,7 +107,7 @@ _OF_WEIGHTS = ("base weights", "adapter", "method", "tokenizer", "compute")
 def _other_model(setup: Setup) -> Reference:
     config, scorer = setup.config, setup.scorer
     source = replace(config, model_name_or_path=config.ref_model, adapter_name_or_path=config.ref_model_adapters)
-    _require_same_vocabulary(setup, load_tokenizer(source))
+    require_same_vocabulary(setup, load_tokenizer(source), "ref_model", str(config.ref_model))
     dtype = scorer.compute_dtype
     model = attach_adapters(load_model(source, dtype=dtype, device=setup.runtime.device), config.ref_model_adapters)
     model.requires_grad_(False)
@@ -123,18 +123,19 @@ def _other_model(setup: Setup) -> Reference:
     return Reference(other, f"ref_model: {config.ref_model}", {**hashes, "compute": str(dtype)}, nothing)
 
 
-def _require_same_vocabulary(setup: Setup, other: Any) -> None:
+def require_same_vocabulary(setup: Setup, other: Any, key: str, name: str) -> None:
+    """Raises: ModelError when the tokenizer `other`, of the model that `key` names, has not the policy's tokens."""
     own = setup.renderer.tokenizer
     if own.get_vocab() == other.get_vocab():
         return
     mine, theirs = own.get_vocab(), other.get_vocab()
     differing = sorted(token for token in {*mine, *theirs} if mine.get(token) != theirs.get(token))
     raise ModelError(
-        f"`ref_model` has another vocabulary than the trained model: {len(differing):,} tokens differ",
-        where=f"ref_model: {setup.config.ref_model}",
-        why=f"its log-probabilities would belong to other tokens; for instance {differing[0]!r} is "
+        f"`{key}` has another vocabulary than the trained model: {len(differing):,} tokens differ",
+        where=f"{key}: {name}",
+        why=f"its numbers would belong to other tokens; for instance {differing[0]!r} is "
         f"{mine.get(differing[0], 'missing')} here and {theirs.get(differing[0], 'missing')} there",
-        fix="use a reference of the same family, or leave `ref_model` unset",
+        fix="use a model of the same family, with the same tokenizer",
     )
 
 

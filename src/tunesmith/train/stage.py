@@ -41,6 +41,7 @@ class Setup:
         row_tokens: tokens of the largest micro-batch of training.
         say: tells the user something, once.
         folder: the run folder.
+        config_dir: the folder of the configuration file, for relative paths in it.
     """
 
     config: Config
@@ -51,6 +52,7 @@ class Setup:
     row_tokens: int
     say: Callable[[str], None]
     folder: Path
+    config_dir: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +183,11 @@ def planned_update(plan: StepPlan, store: ExampleStore, weights: npt.NDArray[np.
 STAGES = Registry(
     "stage",
     {
+        "pt": "tunesmith.train.stages.pt:Pretraining",
         "sft": "tunesmith.train.stages.sft:SupervisedFineTuning",
+        "rm": "tunesmith.train.stages.rm:RewardModeling",
         "dpo": "tunesmith.train.stages.dpo:DirectPreference",
+        "kto": "tunesmith.train.stages.kto:KahnemanTversky",
     },
     ConfigError,
 )

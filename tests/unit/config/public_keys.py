@@ -413,4 +413,5 @@ OWN: dict[str, Any] = {
     "identity_name": N,
     "identity_author": N,
     "save_best": T,
+    "embedding_learning_rate": N,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import optimizer_rule_cases
 import pytest
 from config_settings import RUNNABLE, refusal, run
 
@@ -35,11 +36,6 @@ BROKEN: dict[str, tuple[str, str, str]] = {
     ),
     "the best model is saved": ("train", f"{EVAL} load_best_model_at_end=true save_strategy=no", "save_strategy=steps"),
     "early stopping needs evaluation": ("train", "val_size=0.1 early_stopping_steps=3", "eval_strategy=epoch"),
-    "a plateau is seen by evaluation": (
-        "train",
-        "val_size=0.1 lr_scheduler_type=reduce_lr_on_plateau",
-        "eval_strategy=epoch",
-    ),
     "the metric of the best model is measured": (
         "train",
         f"{EVAL} metric_for_best_model=accuracy",
@@ -65,6 +61,7 @@ BROKEN: dict[str, tuple[str, str, str]] = {
     ),
     "a length limit for answers": ("chat", "max_new_tokens=0", "max_length=100"),
     "an export has a folder": ("export", "export_dir=null", "export_dir=e"),
+    **optimizer_rule_cases.BROKEN,
 }
 NOTED: dict[str, str] = {
     "steps replace epochs": "max_steps=10 num_train_epochs=2",
@@ -75,6 +72,7 @@ NOTED: dict[str, str] = {
     "a new adapter on nothing": "create_new_adapter=true",
     "warmup as long as the run": "max_steps=10 warmup_steps=10",
     "evaluation data without evaluation": "val_size=0.1 do_train=true do_eval=false",
+    **optimizer_rule_cases.NOTED,
 }
 
 

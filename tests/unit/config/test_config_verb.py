@@ -37,7 +37,7 @@ def test_show_prints_every_value_with_its_origin(write: Write, capsys: pytest.Ca
     assert rows["cutoff_len"] == ["2048", "default"]
     available = [name for name, spec in specs().items() if not spec.later and not spec.noop]
     assert set(available) <= rows.keys()
-    assert "use_galore" not in rows
+    assert "use_swanlab" not in rows
 
 
 def test_show_can_list_less_or_everything(write: Write, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 from tunesmith.config.spec import Group, option
 
 _SFT = "use stage: sft"
-_PLAIN_LOSS = "train with the usual cross-entropy"
 _LORA = ("lora",)
 ADAPTER_METHODS = ("lora", "oft")
 _OFT = ("oft",)
@@ -27,10 +26,12 @@ class MethodOptions:
 
     stage: str = option(
         "sft",
-        en="What is trained: sft is supervised fine-tuning.",
-        zh="训练阶段：sft 为有监督微调。",
+        en="What is trained: pt continues pretraining, sft learns answers, rm a reward model, dpo from pairs "
+        "of answers, kto from answers with a thumb up or down, ppo and grpo from rewards, gkd from a teacher.",
+        zh="训练阶段：pt 继续预训练，sft 有监督微调，rm 奖励模型，dpo 偏好对，kto 点赞点踩，"
+        "ppo 与 grpo 奖励，gkd 教师蒸馏。",
         choices=("pt", "sft", "rm", "ppo", "dpo", "kto"),
-        later_choices={"pt": _SFT, "rm": _SFT, "ppo": _SFT, "kto": _SFT},
+        later_choices={"ppo": _SFT},
     )
     finetuning_type: str = option(
         "lora",
@@ -54,22 +55,29 @@ class MethodOptions:
         False,
         en="Dynamic fine-tuning: weight each token by its probability.",
         zh="DFT：按概率为每个词元加权。",
-        later=_PLAIN_LOSS,
     )
     use_asft_loss: bool = option(
         False,
         en="Anchored supervised fine-tuning: add a pull towards the base model.",
         zh="ASFT：增加向基座模型靠拢的约束。",
-        later=_PLAIN_LOSS,
     )
-    asft_alpha: float = option(0.1, en="Strength of the ASFT anchor.", zh="ASFT 约束的强度。", ge=0, later=_PLAIN_LOSS)
+    asft_alpha: float = option(
+        0.1,
+        en="Strength of the ASFT anchor.",
+        zh="ASFT 约束的强度。",
+        ge=0,
+    )
     use_eaft_loss: bool = option(
         False,
         en="Entropy-adaptive fine-tuning: weight each token by its uncertainty.",
         zh="EAFT：按不确定性为每个词元加权。",
-        later=_PLAIN_LOSS,
     )
-    eaft_alpha: float = option(1.0, en="Exponent of the EAFT weight.", zh="EAFT 权重的指数。", ge=0, later=_PLAIN_LOSS)
+    eaft_alpha: float = option(
+        1.0,
+        en="Exponent of the EAFT weight.",
+        zh="EAFT 权重的指数。",
+        ge=0,
+    )
     freeze_vision_tower: bool = option(
         True,
         en="Multimodal models: keep the vision encoder as it is.",
@@ -199,19 +207,16 @@ class LoraOptions:
     )
     loraplus_lr_ratio: float | None = option(
         None,
-        en="LoRA+: learning rate of B divided by that of A.",
-        zh="LoRA+：矩阵 B 与 A 的学习率之比。",
+        en="LoRA+: learning rate of B divided by that of A; unset or 0: one learning rate for both.",
+        zh="LoRA+：矩阵 B 与 A 的学习率之比；不设置或为 0 时两者相同。",
         ge=0,
-        off=(0.0,),
-        later="one learning rate serves both matrices",
         methods=_LORA,
     )
     loraplus_lr_embedding: float = option(
         1e-6,
-        en="LoRA+: learning rate of embedding adapters.",
-        zh="LoRA+：词嵌入适配器的学习率。",
+        en="LoRA+: learning rate of matrix B of embedding adapters.",
+        zh="LoRA+：词嵌入适配器中矩阵 B 的学习率。",
         ge=0,
-        later="one learning rate serves all matrices",
         methods=_LORA,
     )
     use_rslora: bool = option(

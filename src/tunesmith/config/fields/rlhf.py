@@ -83,9 +83,17 @@ class RlhfOptions:
         ge=0,
         le=1,
     )
-    kto_chosen_weight: float = option(1.0, en="Weight of desirable answers.", zh="期望回答的权重。", ge=0, later=_LATER)
+    kto_chosen_weight: float = option(
+        1.0,
+        en="Weight of desirable answers.",
+        zh="期望回答的权重。",
+        ge=0,
+    )
     kto_rejected_weight: float = option(
-        1.0, en="Weight of undesirable answers.", zh="不期望回答的权重。", ge=0, later=_LATER
+        1.0,
+        en="Weight of undesirable answers.",
+        zh="不期望回答的权重。",
+        ge=0,
     )
     ppo_buffer_size: int = option(
         1, en="Batches collected before an update.", zh="每次更新前收集的批数。", gt=0, later=_LATER

@@ -6,7 +6,7 @@ scored = rewards.score(samples)               # scored.totals, scored.by_source
 """
 
 from tunesmith.train.rewards.combine import Rewards, Scored
-from tunesmith.train.rewards.sample import Reward, Sample
+from tunesmith.train.rewards.sample import Reward, Sample, samples_of
 from tunesmith.train.rewards.sources import rewards_from_config
 
-__all__ = ["Reward", "Rewards", "Sample", "Scored", "rewards_from_config"]
+__all__ = ["Reward", "Rewards", "Sample", "Scored", "rewards_from_config", "samples_of"]
