@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import method_rule_cases
 import optimizer_rule_cases
 import pytest
 from config_settings import RUNNABLE, refusal, run
@@ -72,6 +73,7 @@ BROKEN: dict[str, tuple[str, str, str]] = {
     ),
     "a length limit for answers": ("chat", "max_new_tokens=0", "max_length=100"),
     "an export has a folder": ("export", "export_dir=null", "export_dir=e"),
+    **method_rule_cases.BROKEN,
     **optimizer_rule_cases.BROKEN,
 }
 NOTED: dict[str, str] = {
@@ -84,6 +86,7 @@ NOTED: dict[str, str] = {
     "a new adapter on nothing": "create_new_adapter=true",
     "warmup as long as the run": "max_steps=10 warmup_steps=10",
     "evaluation data without evaluation": "val_size=0.1 do_train=true do_eval=false",
+    **method_rule_cases.NOTED,
     **optimizer_rule_cases.NOTED,
 }
 
