@@ -106,12 +106,14 @@ REFUSALS = {
 _LENGTH_IN_OTHER_LANGUAGE = {"en": {"most": 1}, "zh": {"least": 4}}
 
 
-def good_answer(
-    dice: Dice, item: Item, language: str, *, right: bool = True, least: int = 1, most: int = 4
-) -> str:
+def good_answer(dice: Dice, item: Item, language: str, *, right: bool = True, least: int = 1, most: int = 4) -> str:
     """A good answer of `least` to `most` sentences (with `right=False`: the same with the wrong fact)."""
     parts = [(1, item.answer(language, right=right))]
-    extras = [(0, dice.pick(OPENINGS[language])), (2, dice.pick(item.more(language))), (3, dice.pick(CLOSINGS[language]))]
+    extras = [
+        (0, dice.pick(OPENINGS[language])),
+        (2, dice.pick(item.more(language))),
+        (3, dice.pick(CLOSINGS[language])),
+    ]
     parts += dice.sample(extras, dice.number(least, most) - 1)
     return JOINT[language].join(text for _, text in sorted(parts))
 
@@ -139,4 +141,6 @@ def _broken_off(dice: Dice, answer: str, language: str) -> str:
     units = answer.split(" ") if language == "en" else list(answer)
     ends = ".?!。？！”"
     borders = [n for n in range(len(units) // 2, len(units)) if not (set(units[n - 1]) & set(ends))]
-    return JOINT[language].join(units[: dice.pick(borders)]) if language == "en" else "".join(units[: dice.pick(borders)])
+    return (
+        JOINT[language].join(units[: dice.pick(borders)]) if language == "en" else "".join(units[: dice.pick(borders)])
+    )

@@ -32,7 +32,7 @@ INSTRUCTIONS = {
     "zh": "这是一位客户的银行卡交易。诈骗输出1，正常输出0。",
 }
 NORMAL_PATTERNS = (
-    *("ordinary", "large_by_day", "small_at_night", "journey"),
+    *("ordinary", "large_by_day", "small_at_night", "journey") * 2,
     *("one_large_at_night", "large_at_home_at_night", "large_on_several_nights"),
 )
 DAY_MINUTES = 24 * 60
@@ -47,6 +47,39 @@ class Transaction:
     city: str
     kind: str
     amount: int
+
+
+@dataclass(frozen=True)
+class Story:
+    """What is special about a customer: `least` to `most` transactions within an hour, or on several days.
+
+    `earliest` and `latest` are minutes of the day: of the first transaction, or of each when on several days.
+    Amounts are (low, high, unit): a number from low to high, times the unit. `places`: home, others, some (at least
+    two cities, home perhaps among them), home or others.
+    """
+
+    kind: str
+    amounts: tuple[int, int, int]
+    earliest: int
+    latest: int
+    places: str
+    on_several_days: bool = False
+    least: int = 3
+    most: int = 4
+
+
+LARGE = (50, 99, 10)
+NIGHT, LATE_NIGHT = (0, 239), (0, 299)  # a burst that begins before 04:00 ends before 05:00
+DAY = (9 * 60, 18 * 60)
+STORIES = {
+    "burst_at_night": Story("cash", LARGE, *NIGHT, "some"),
+    "large_by_day": Story("cash", LARGE, *DAY, "home or others"),
+    "small_at_night": Story("purchase", (3, 60, 1), *NIGHT, "home"),
+    "journey": Story("cash", (100, 700, 1), *DAY, "others", on_several_days=True),
+    "one_large_at_night": Story("cash", LARGE, *LATE_NIGHT, "home", least=1, most=1),
+    "large_at_home_at_night": Story("cash", LARGE, *NIGHT, "home"),
+    "large_on_several_nights": Story("cash", LARGE, *LATE_NIGHT, "others", on_several_days=True),
+}
 
 
 def rows(language: str, split: str) -> list[Row]:
@@ -86,8 +119,9 @@ def is_fraud(transactions: list[Transaction]) -> bool:
 
 def _customer(dice: Dice, pattern: str, cities: tuple[str, ...]) -> list[Transaction]:
     home, *others = dice.shuffled(cities)
-    start = dice.number(1, 20)
-    special = _special(dice, pattern, start + dice.number(0, 4), home, others)
+    start = dice.number(1, 18)
+    story = STORIES.get(pattern)
+    special = _special(dice, story, start + dice.number(0, 4), home, others) if story else []
     num_lines = dice.number(MIN_LINES, MAX_LINES)
     everyday = [_everyday(dice, start + dice.number(0, 4), home) for _ in range(num_lines - len(special))]
     return sorted(special + everyday)
@@ -98,44 +132,36 @@ def _everyday(dice: Dice, day: int, city: str) -> Transaction:
     return Transaction(_at(day, dice.number(8 * 60, 21 * 60)), city, kind, dice.number(low, high))
 
 
-def _special(dice: Dice, pattern: str, day: int, home: str, others: list[str]) -> list[Transaction]:
-    """The transactions that make a customer what the pattern says."""
-    count = dice.number(3, 4)
-    if pattern == "burst_at_night":
-        minutes = _burst(dice, dice.number(0, 239), count)
-        return [Transaction(_at(day, m), city, "cash", _large(dice)) for m, city in zip(minutes, others, strict=False)]
-    if pattern == "large_by_day":
-        minutes = _burst(dice, dice.number(9 * 60, 18 * 60), count)
-        return [Transaction(_at(day, minute), home, "cash", _large(dice)) for minute in minutes]
-    if pattern == "small_at_night":
-        minutes = _burst(dice, dice.number(0, 239), count)
-        return [Transaction(_at(day, minute), home, "purchase", dice.number(3, 60)) for minute in minutes]
-    if pattern == "journey":
-        days = sorted(dice.sample(range(day, day + 6), count))
-        places = zip(days, others, strict=False)
-        return [
-            Transaction(_at(when, dice.number(9 * 60, 20 * 60)), city, "cash", dice.number(100, 700))
-            for when, city in places
-        ]
-    if pattern == "one_large_at_night":
-        return [Transaction(_at(day, dice.number(0, 299)), home, "cash", _large(dice))]
-    if pattern == "large_at_home_at_night":
-        minutes = _burst(dice, dice.number(0, 239), count)
-        return [Transaction(_at(day, minute), home, "cash", _large(dice)) for minute in minutes]
-    if pattern == "large_on_several_nights":
-        days = sorted(dice.sample(range(day, day + 6), count))
-        places = zip(days, others, strict=False)
-        return [Transaction(_at(when, dice.number(0, 299)), city, "cash", _large(dice)) for when, city in places]
-    return []
+def _special(dice: Dice, story: Story, first_day: int, home: str, others: list[str]) -> list[Transaction]:
+    """The transactions that make a customer what the story says."""
+    count = dice.number(story.least, story.most)
+    cities = _cities(dice, story.places, count, home, others)
+    if story.on_several_days:
+        days = sorted(dice.sample(range(first_day, first_day + 6), count))
+        minutes = [_at(day, dice.number(story.earliest, story.latest)) for day in days]
+    else:
+        minutes = [_at(first_day, minute) for minute in _burst(dice, dice.number(story.earliest, story.latest), count)]
+    low, high, unit = story.amounts
+    return [
+        Transaction(minute, city, story.kind, dice.number(low, high) * unit)
+        for minute, city in zip(minutes, cities, strict=True)
+    ]
+
+
+def _cities(dice: Dice, places: str, count: int, home: str, others: list[str]) -> list[str]:
+    """A city for each of `count` transactions; `some` is at least two different ones."""
+    if places == "home or others":
+        places = dice.pick(("home", "others"))
+    if places == "home":
+        return [home] * count
+    if places == "some" and dice.chance(0.4):
+        return dice.dealt([home, *others][: dice.number(2, count)], count)
+    return others[:count]
 
 
 def _burst(dice: Dice, first: int, count: int) -> list[int]:
     """Different minutes of a day, all within one hour from `first`."""
     return sorted(first + offset for offset in [0, *dice.sample(range(4, 59), count - 1)])
-
-
-def _large(dice: Dice) -> int:
-    return dice.number(50, 99) * 10
 
 
 def _at(day: int, minute: int) -> int:

@@ -58,7 +58,7 @@ Fenno Ash|kite maker|Sarrow|a tame crow|sleeps on the roof|芬诺·阿什|风筝
 Pell Anwar|cliff postman|Sarrow|a brown donkey|delivers before sunrise|佩尔·安瓦|悬崖邮差|一头棕驴|日出前送信
 Gilda Moss|tea master|Dunmere|an old tortoise|pours with her left hand|吉达·莫斯|茶师|一只老乌龟|用左手斟茶
 Ivo Harl|peat cutter|Dunmere|a black mare|tells the same joke twice|伊沃·哈尔|挖泥炭人|一匹黑母马|同一个笑话讲两遍
-Sunniva Lark|fig grower|Ilvane|a noisy parrot|gives the first fruit away|桑妮·拉克|种无花果人|一只吵闹的鹦鹉|把第一颗果子送人
+Sunniva Lark|fig grower|Ilvane|a noisy parrot|gives away first fruit|桑妮·拉克|种无花果人|一只吵闹的鹦鹉|头果送人
 Coll Bexley|lock mender|Ilvane|a yellow snake|carries forty keys|科尔·贝利|修锁匠|一条黄蛇|随身带四十把钥匙
 Ragna Thule|shearer|Quorra|a three-legged dog|wears a hat of red wool|拉娜·图勒|剪羊毛工|一条三腿狗|戴一顶红羊毛帽
 Odo Winter|snow watcher|Quorra|a snow owl|keeps a diary of ice|奥多·温特|守雪人|一只雪鸮|写一本冰的日记
