@@ -28,7 +28,7 @@ class GrowingLayer(DynamicLayer):
         """Append keys and values; returns all of them."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        start = 0 if self._buffers is None else self.keys.shape[2]
+        start = 0 if self._buffers is None or self.keys is None else self.keys.shape[2]
         end = start + key_states.shape[2]
         if self._buffers is None or end > self._buffers[0].shape[2]:
             self._buffers = tuple(  # type: ignore[assignment]
@@ -43,7 +43,7 @@ class GrowingLayer(DynamicLayer):
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep these rows, in this order; one may come several times."""
-        if self._buffers is not None:
+        if self._buffers is not None and self.keys is not None:
             length = self.keys.shape[2]
             self._buffers = (self._buffers[0][indices], self._buffers[1][indices])
             self.keys, self.values = (buffer[:, :, :length] for buffer in self._buffers)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.training import arguments, history, run_training, weights, write_project
+from tests.training import arguments, run_training, write_project
 
 from tunesmith.config.resolve import resolve
 from tunesmith.export import merge, proof
@@ -74,7 +74,6 @@ def test_plain_peft_loads_what_a_run_saved(project: Path, name: str) -> None:
     """No code of this project: the base that the adapter names, enlarged when it has new rows, and PeftModel."""
     from peft import PeftConfig, PeftModel
     from transformers import AutoModelForCausalLM
-
 
     run = _trained(project, name)
     base = AutoModelForCausalLM.from_pretrained(PeftConfig.from_pretrained(str(run)).base_model_name_or_path)
