@@ -60,6 +60,7 @@ class Update:
     """One optimizer update: this rank's micro-batches of a store, and what they weigh over all ranks.
 
     `members` are the examples of all ranks that the store knows, for messages; `num_tokens` counts all ranks.
+    `metrics` are (sum, weight) pairs of what the stage measured for this update, over all ranks already.
     """
 
     store: ExampleStore
@@ -67,6 +68,7 @@ class Update:
     weight: float
     members: tuple[int, ...]
     num_tokens: int
+    metrics: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
