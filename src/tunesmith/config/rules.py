@@ -7,38 +7,15 @@ settings that are harmless but probably not what was meant.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from tunesmith.config.cast import show
 from tunesmith.config.load import Loaded
+from tunesmith.config.quantization_rules import QUANTIZATION_NOTES, QUANTIZATION_RULES
+from tunesmith.config.rule import MODEL_VERBS, Note, Rule
 from tunesmith.config.schema import Config, specs
 from tunesmith.config.spec import FieldSpec
 from tunesmith.errors import ConfigError
-
-TRAIN = ("train",)
-MODEL_VERBS = ("train", "chat", "webchat", "api", "export", "eval")
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One rule between keys.
-
-    Attributes:
-        name: what the rule demands; tests and messages refer to it.
-        keys: the keys at fault, the decisive one first; their origins are shown.
-        broken: whether the configuration breaks it. Takes the configuration and the set of keys the user set.
-        what, fix: the message; `{key}` is replaced by the value of that key.
-        verbs: the verbs it concerns.
-    """
-
-    name: str
-    keys: tuple[str, ...]
-    broken: Callable[[Config, frozenset[str]], bool]
-    what: str
-    fix: str
-    verbs: tuple[str, ...] = TRAIN
 
 
 def _evaluates(c: Config) -> bool:
@@ -208,17 +185,8 @@ RULES: tuple[Rule, ...] = (
         "set export_dir to a new folder",
         ("export",),
     ),
+    *QUANTIZATION_RULES,
 )
-
-
-@dataclass(frozen=True)
-class Note:
-    """One row of advice: `text` is printed when `applies`; `{key}` is replaced by the value of that key."""
-
-    name: str
-    applies: Callable[[Config, frozenset[str]], bool]
-    text: str
-    verbs: tuple[str, ...] = TRAIN
 
 
 NOTES: tuple[Note, ...] = (
@@ -262,6 +230,7 @@ NOTES: tuple[Note, ...] = (
         lambda c, g: _has_eval_data(c) and not _evaluates(c),
         "there is evaluation data, but do_eval is false and eval_strategy is no: it is not used",
     ),
+    *QUANTIZATION_NOTES,
 )
 
 

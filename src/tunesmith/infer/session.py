@@ -51,8 +51,9 @@ def open_session(resolved: Resolved, say: Callable[[str], None] = lambda line: N
     config = replace(resolved.config, model_name_or_path=located.model)
     renderer = open_renderer(config, located)
     say(f"talking to: {located.describe()}")
-    engine = _open_engine(config, located, renderer)
-    return Session(engine, renderer, config, located, (*located.notes, *_effect_notes(located), *renderer.notes))
+    engine, base_notes = _open_engine(config, located, renderer)
+    notes = (*located.notes, *base_notes, *_effect_notes(located), *renderer.notes)
+    return Session(engine, renderer, config, located, notes)
 
 
 def open_renderer(config: Config, located: Located) -> Renderer:
@@ -77,14 +78,17 @@ def open_renderer(config: Config, located: Located) -> Renderer:
     return renderer
 
 
-def _open_engine(config: Config, located: Located, renderer: Renderer) -> Engine:
+def _open_engine(config: Config, located: Located, renderer: Renderer) -> tuple[Engine, list[str]]:
+    """The engine, and what the user should know about its base model."""
     import torch
 
     from tunesmith.infer.hf import HFEngine
-    from tunesmith.model.load import load_for_inference
+    from tunesmith.model.load import check_base_model, load_for_inference
 
     device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    return HFEngine(load_for_inference(config, located.adapters, device), renderer.tokenizer)
+    named = replace(config, adapter_name_or_path=located.adapters)
+    notes = check_base_model(named, torch.device(device), for_training=False)
+    return HFEngine(load_for_inference(config, located.adapters, device), renderer.tokenizer), notes
 
 
 def _effect_notes(located: Located) -> list[str]:

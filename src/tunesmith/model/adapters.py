@@ -24,6 +24,7 @@ from torch import nn
 from tunesmith.config import Config
 from tunesmith.errors import ConfigError, ModelError, did_you_mean
 from tunesmith.model.merge import merge_attached
+from tunesmith.model.quantized_layers import count_packed, is_packed
 from tunesmith.model.quiet import quiet_transformers
 from tunesmith.model.verify import verify_safetensors
 
@@ -121,7 +122,9 @@ def lora_targets(model: Any, wanted: Sequence[str]) -> list[str]:
     """
     head = model.get_output_embeddings()
     linear = {
-        name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head
+        name.rsplit(".", 1)[-1]
+        for name, m in model.named_modules()
+        if (isinstance(m, nn.Linear) or is_packed(m)) and m is not head
     }
     if "all" in wanted:
         return sorted(linear)
@@ -230,9 +233,11 @@ def base_of(folder: Path) -> str | None:
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """(trainable, all) parameters; a tied matrix counts once."""
+    """(trainable, all) parameters; a tied matrix counts once, and a packed one with all weights that are in it."""
     parameters = list({id(p): p for p in model.parameters()}.values())
-    return sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)
+    packed, num_packed = count_packed(model)
+    num_all = sum(p.numel() for p in parameters if id(p) not in packed) + num_packed
+    return sum(p.numel() for p in parameters if p.requires_grad), num_all
 
 
 def has_effect(adapter: str | Path) -> bool:

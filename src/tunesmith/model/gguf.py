@@ -36,7 +36,7 @@ def convert_gguf(gguf_file: Path, out_dir: Path, dtype: torch.dtype) -> list[str
             `out_dir` exists, or the file's end token is not in its vocabulary.
     """
     gguf_file, out_dir = Path(gguf_file).resolve(), Path(out_dir)
-    _check_source(gguf_file)
+    check_gguf(gguf_file)
     if out_dir.exists() and any(out_dir.iterdir()):
         raise ModelError(f"{out_dir} exists and is not empty", fix="Name a new folder, or remove this one.")
     with written_beside(out_dir) as part:
@@ -49,8 +49,8 @@ def convert_gguf(gguf_file: Path, out_dir: Path, dtype: torch.dtype) -> list[str
     return notes
 
 
-def _check_source(gguf_file: Path) -> None:
-    """Raise ModelError for what would otherwise surface deep inside a reader."""
+def check_gguf(gguf_file: Path) -> None:
+    """Raises: ModelError for what would otherwise surface deep inside a reader."""
     if not gguf_file.is_file():
         raise ModelError(f"no such GGUF file: {gguf_file}", fix="Give the path of a .gguf file.")
     with gguf_file.open("rb") as file:

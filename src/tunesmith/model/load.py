@@ -17,6 +17,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from tunesmith.config import Config
 from tunesmith.errors import ModelError
 from tunesmith.model.attention import DOCUMENT_ATTENTION, register_document_attention
+from tunesmith.model.gguf_base import gguf_file_of, gguf_note, unpacked
+from tunesmith.model.quantize import check_base, plan_loading
+from tunesmith.model.quantized_layers import is_quantized
 from tunesmith.model.quiet import quiet_transformers
 from tunesmith.model.verify import verify_model_folder, verify_tokenizer_folder
 
@@ -27,6 +30,8 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 def model_folder(config: Config) -> Path:
     """The local folder of `model_name_or_path`, downloaded first when it is a hub id and no such folder exists.
 
+    A GGUF file, or a folder with one, is unpacked into a cache folder once.
+
     Raises:
         ModelError: it is not set, not there, or cannot be downloaded.
     """
@@ -34,6 +39,9 @@ def model_folder(config: Config) -> Path:
     if not name:
         raise ModelError("`model_name_or_path` is not set", fix="set it to the folder of the base model")
     path = Path(name).expanduser()
+    gguf_file = gguf_file_of(path)
+    if gguf_file is not None:
+        return unpacked(gguf_file, config.cache_dir)
     if path.exists() or not HUB_ID.match(name) or path.parent.is_dir():
         return path
     return _download(name, config)
@@ -80,6 +88,21 @@ def load_tokenizer(config: Config) -> Any:
         ) from err
 
 
+def check_base_model(config: Config, device: torch.device, *, for_training: bool) -> list[str]:
+    """Whether the base model can be loaded as asked, before its weights are read.
+
+    Returns:
+        Notes for the user on what is done otherwise than the settings or the files may suggest.
+
+    Raises:
+        ModelError: it cannot be loaded so on this device, or a package is missing.
+    """
+    folder = model_folder(config)
+    gguf_file = gguf_file_of(Path(str(config.model_name_or_path)).expanduser())
+    notes = [gguf_note(gguf_file, folder)] if gguf_file else []
+    return notes + check_base(config, folder, device, for_training=for_training)
+
+
 def load_model(
     config: Config, *, dtype: torch.dtype, device: torch.device | str = "cpu", for_training: bool = True
 ) -> Any:
@@ -94,7 +117,7 @@ def load_model(
     """
     folder = model_folder(config)
     verify_model_folder(folder)
-    refuse_quantized(folder)
+    plan = plan_loading(config, folder, dtype, torch.device(device), for_training=for_training)
     register_document_attention()
     attention = DOCUMENT_ATTENTION if for_training else ("eager" if config.flash_attn == "disabled" else "sdpa")
     try:
@@ -106,6 +129,7 @@ def load_model(
                 trust_remote_code=False,
                 use_safetensors=True,
                 output_loading_info=True,
+                **plan.arguments,
             )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as err:
         raise ModelError(
@@ -115,19 +139,7 @@ def load_model(
         ) from err
     model, report = loaded
     _refuse_partial(folder, model, report)
-    return model.to(device).eval()
-
-
-def refuse_quantized(folder: Path) -> None:
-    """Raises: ModelError when the folder holds quantized weights, which nothing here can use yet."""
-    quantization = getattr(AutoConfig.from_pretrained(folder, trust_remote_code=False), "quantization_config", None)
-    if quantization:
-        method = quantization.get("quant_method", "?") if isinstance(quantization, dict) else quantization.quant_method
-        raise ModelError(
-            f"{folder} holds quantized weights ({method})",
-            why="training on and merging into quantized weights is not available yet; merging would lose the update",
-            fix="use the original, unquantized model",
-        )
+    return plan.finish(model).eval()
 
 
 def _refuse_partial(folder: Path, model: Any, report: dict[str, Any]) -> None:
@@ -154,7 +166,8 @@ def load_for_inference(config: Config, adapters: Sequence[str] = (), device: tor
 
     dtype = inference_dtype(config)
     model: nn.Module = load_model(config, dtype=dtype, device=device, for_training=False)
-    return attach_adapters(model, adapters).to(device).eval()
+    adapted = attach_adapters(model, adapters)
+    return adapted.eval() if is_quantized(adapted) else adapted.to(device).eval()
 
 
 def inference_dtype(config: Config) -> torch.dtype:

@@ -16,15 +16,18 @@ ADAPTER_TYPES = ("lora", "oft")
 """Finetuning types whose checkpoints hold an adapter beside the base model."""
 
 
-def build_model(config: Config, dtypes: tuple[torch.dtype, torch.dtype], source: Path | None) -> Any:
+def build_model(
+    config: Config, dtypes: tuple[torch.dtype, torch.dtype], source: Path | None, device: torch.device
+) -> Any:
     """The base model, or a whole model from the folder `source`, with its trainable parameters chosen.
 
     Args:
         dtypes: of the frozen and of the trainable weights.
+        device: where a base model that adapters stand beside is loaded to: quantized weights are packed there.
     """
     frozen, trainable = dtypes
     if config.finetuning_type in ADAPTER_TYPES:
-        return prepare_trainable(load_model(config, dtype=frozen), config, trainable)
+        return prepare_trainable(load_model(config, dtype=frozen, device=device), config, trainable)
     if source is not None:
         config = replace(config, model_name_or_path=str(source))
     # fp32 first: trained weights must not pass through the narrower dtype of the frozen ones

@@ -12,6 +12,7 @@ from tunesmith.data.prepare import Prepared
 from tunesmith.model.adapters import ADAPTER_WEIGHTS, require_adapter
 from tunesmith.model.fingerprint import file_sha256, weights_fingerprint
 from tunesmith.model.load import model_folder
+from tunesmith.model.quantize import quantization_words
 from tunesmith.render import Renderer
 from tunesmith.train.checkpoint import Identity
 
@@ -34,7 +35,7 @@ def identify(config: Config, renderer: Renderer, prepared: Prepared, plan: PlanS
         "tokenizer": contract["tokenizer_sha256"],
         "base weights": weights_fingerprint(model_folder(config)),
         **{f"adapter {name}": file_sha256(Path(name) / ADAPTER_WEIGHTS) for name in config.adapter_name_or_path},
-        "method": _method(config),
+        "method": _method(config) + _base_precision(config),
         "batch layout": _layout(plan),
     }
     may_change = {key: str(getattr(config, key)) for key in MAY_CHANGE}
@@ -58,3 +59,9 @@ def _method(config: Config) -> str:
         modules = ", ".join((*config.freeze_trainable_modules, *config.freeze_extra_modules))
         return f"freeze, {config.freeze_trainable_layers} layers, {modules}"
     return config.finetuning_type
+
+
+def _base_precision(config: Config) -> str:
+    """In how many bits the base model computes, as the end of the method."""
+    words = quantization_words(config)
+    return f", base in {words}" if words else ""

@@ -24,7 +24,7 @@ from tunesmith.data.store import ExampleStore
 from tunesmith.errors import ConfigError
 from tunesmith.model.adapters import count_parameters, leave_inputs_to_autocast
 from tunesmith.model.checkpoints import checkpoints
-from tunesmith.model.load import load_tokenizer, model_folder
+from tunesmith.model.load import check_base_model, load_tokenizer, model_folder
 from tunesmith.model.quiet import quiet_transformers
 from tunesmith.model.save import save_into, save_weights, tokenizer_files, write_files
 from tunesmith.model.scorer import Scorer, verify_scorer
@@ -98,6 +98,7 @@ class Run:
     def execute(self) -> int:
         """Train and leave the run folder complete."""
         self.folder = Path(str(self.config.output_dir))
+        base_notes = check_base_model(self.config, self.runtime.device, for_training=True)
         passed_over: list[str] = []
         start = run_folder.find_start(self.resolved, passed_over.append)
         self.stage: Stage = STAGES.get(self.config.stage)(self.config)
@@ -112,7 +113,7 @@ class Run:
         self.plan = plan_spec(self.config, self.runtime.world_size)
         self.identity = identify(self.config, self.renderer, self.prepared, self.plan)
         changes = check_identity(start, self.identity) if start else []
-        self._open(start, [*passed_over, *changes])
+        self._open(start, [*base_notes, *passed_over, *changes])
         self._announce_data()
         self._build_model(start, dtypes)
         self._build_loop(start, dtypes[0])
@@ -156,7 +157,7 @@ class Run:
         # an adapter has its shape from the settings and its numbers from the checkpoint; whole models are read from
         # there at once, unless the stage looks at the weights that the run started from
         put_back = start is not None and (config.finetuning_type in ADAPTER_TYPES or self.stage.needs_start)
-        model = build_model(config, dtypes[1:], None if put_back else start)
+        model = build_model(config, dtypes[1:], None if put_back else start, self.runtime.device)
         if compute != torch.float32:
             leave_inputs_to_autocast(model)
         row_tokens = max(self._row_tokens())
@@ -368,7 +369,8 @@ class Run:
         self.reporter.say(f"everything lies in {self.folder}")
         self.reporter.say(f"talk to it:  tunesmith chat {shown}")
         if self.config.finetuning_type == "lora":
-            self.reporter.say(f"merge it:    tunesmith export {shown} export_dir={self.folder}-merged")
+            unquantized = "" if self.config.quantization_bit is None else " quantization_bit=null"
+            self.reporter.say(f"merge it:    tunesmith export {shown} export_dir={self.folder}-merged{unquantized}")
 
 
 _NO_PLOT = {"eval_runtime", "eval_samples_per_second"}
