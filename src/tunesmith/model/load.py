@@ -98,6 +98,7 @@ def check_base_model(config: Config, device: torch.device, *, for_training: bool
         ModelError: it cannot be loaded so on this device, or a package is missing.
     """
     folder = model_folder(config)
+    verify_model_folder(folder)
     gguf_file = gguf_file_of(Path(str(config.model_name_or_path)).expanduser())
     notes = [gguf_note(gguf_file, folder)] if gguf_file else []
     return notes + check_base(config, folder, device, for_training=for_training)

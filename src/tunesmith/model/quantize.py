@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
-import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -107,9 +106,8 @@ def _packed_problem(config: Config, for_training: bool) -> str:
 
 
 def _require(packages: Sequence[tuple[str, str]], what: str) -> None:
-    """Import the packages, without their chatter. Raises: ModelError naming the one that is missing or broken."""
+    """Import the packages. Raises: ModelError naming the one that is missing or broken."""
     for module, to_install in packages:
-        logging.getLogger(module).setLevel(logging.ERROR)  # warnings on every call, and about optional kernels
         try:
             with contextlib.redirect_stderr(io.StringIO()):
                 importlib.import_module(module)

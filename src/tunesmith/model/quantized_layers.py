@@ -95,13 +95,12 @@ def settle_bitsandbytes(model: nn.Module, dtype: torch.dtype, *, for_training: b
     Its 8-bit layers round activations too in evaluation mode, but not in training on CPUs: here they never do.
     """
     for _, layer in packed_layers(model):
-        on_cpu = layer.weight.device.type == "cpu"
         if type(layer).__name__ == "Linear4bit":
             layer.compute_dtype, layer.compute_type_is_set = dtype, True
             fits = layer.out_features % 32 == 0 and layer.in_features % layer.weight.blocksize == 0
             may_repack = not for_training and dtype == torch.bfloat16 and fits
             layer.support_avx512bf16_for_cpu = bool(layer.support_avx512bf16_for_cpu) and may_repack
-        elif type(layer).__name__ == "Linear8bitLt" and on_cpu:
+        elif type(layer).__name__ == "Linear8bitLt" and layer.weight.device.type == "cpu":
             layer.__class__ = _weight_only_int8()
 
 

@@ -25,6 +25,8 @@ from tunesmith.errors import ConfigError
 from tunesmith.model.adapters import count_parameters, leave_inputs_to_autocast
 from tunesmith.model.checkpoints import checkpoints
 from tunesmith.model.load import check_base_model, load_tokenizer, model_folder
+from tunesmith.model.quantize import quantization_words
+from tunesmith.model.quantized_layers import stored_bytes
 from tunesmith.model.quiet import quiet_transformers
 from tunesmith.model.save import save_into, save_weights, tokenizer_files, write_files
 from tunesmith.model.scorer import Scorer, verify_scorer
@@ -165,6 +167,8 @@ class Run:
         if self.config.gradient_checkpointing:
             with quiet_transformers():
                 model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if words := quantization_words(config):
+            self.reporter.say(f"base model in {words}: {stored_bytes(model) / 1e9:.2f} GB of weights")
         num_trainable, num_all = count_parameters(model)
         share = 100 * num_trainable / num_all
         self.reporter.say(f"trainable params: {num_trainable:,} || all params: {num_all:,} || trainable%: {share:.4f}")
