@@ -52,16 +52,17 @@ def unpacked(gguf_file: Path, cache_dir: str | None) -> Path:
 
     check_gguf(gguf_file)
     facts = gguf_file.stat()
-    return _unpacked(gguf_file.resolve(), cache_dir, facts.st_size, facts.st_mtime_ns)
+    return _unpacked(gguf_file.resolve(), _cache_root(cache_dir), facts.st_size, facts.st_mtime_ns)
 
 
 @lru_cache(maxsize=8)
-def _unpacked(gguf_file: Path, cache_dir: str | None, size_bytes: int, changed_ns: int) -> Path:
+def _unpacked(gguf_file: Path, cache_root: Path, size_bytes: int, changed_ns: int) -> Path:
+    """Remembered while the file has this size and time of change: the hash over it is not taken again."""
     from tunesmith.model.fingerprint import files_fingerprint
     from tunesmith.model.gguf import convert_gguf
 
     digest = files_fingerprint([gguf_file]).rpartition(":")[2]
-    folder = _cache_root(cache_dir) / "gguf" / f"{gguf_file.stem}-{digest[:16]}"
+    folder = cache_root / "gguf" / f"{gguf_file.stem}-{digest[:16]}"
     with _alone(folder):
         if not (folder / "config.json").is_file():
             convert_gguf(gguf_file, folder, stored_dtype(gguf_file))
@@ -77,12 +78,21 @@ def gguf_note(gguf_file: Path, folder: Path) -> str:
 
 
 def stored_dtype(gguf_file: Path) -> torch.dtype:
-    """The widest float type of the file's matrices, when they are floats; bfloat16 when any is quantized."""
+    """The widest float type of the file's matrices, when they are floats; bfloat16 when any is quantized.
+
+    Raises: ModelError when the file is damaged.
+    """
     import gguf
     import torch
 
+    from tunesmith.model.gguf import UNREADABLE, unreadable
+
+    try:
+        tensors = gguf.GGUFReader(gguf_file).tensors
+    except UNREADABLE as error:
+        raise unreadable(gguf_file, error) from error
     floats = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-    kinds = {tensor.tensor_type.name for tensor in gguf.GGUFReader(gguf_file).tensors if len(tensor.shape) > 1}
+    kinds = {tensor.tensor_type.name for tensor in tensors if len(tensor.shape) > 1}
     if not kinds <= floats.keys():
         return torch.bfloat16
     return next((dtype for name, dtype in floats.items() if name in kinds), torch.float32)
