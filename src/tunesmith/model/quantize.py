@@ -79,7 +79,10 @@ def _check_stored(config: Config, folder: Path, name: str, for_training: bool) -
     if config.quantization_bit is not None:
         notes.append(f"quantization_bit is not read: {folder} is stored quantized already ({name})")
     if found.is_unpacked:
-        return [*notes, f"the {name} weights of {folder} are unpacked while they are loaded; they take 16 or 32 bits each"]
+        return [
+            *notes,
+            f"the {name} weights of {folder} are unpacked while they are loaded; they take 16 or 32 bits each",
+        ]
     problem = _packed_problem(config, for_training)
     if problem:
         raise ModelError(
@@ -125,8 +128,8 @@ def _notes_on_load(config: Config, device: torch.device) -> list[str]:
     notes = []
     if method == "torchao" and bits == 4:
         notes.append(
-            "torchao at 4 bits: values are rounded to 4 bits but kept in a byte each, so they take the memory of 8 bits; "
-            "its packed layouts cannot be trained through adapters. quantization_method: bnb packs them"
+            "torchao at 4 bits: values are rounded to 4 bits but kept in a byte each, so they take the memory of 8 "
+            "bits; its packed layouts cannot be trained through adapters. quantization_method: bnb packs them"
         )
     if method == "hqq":
         kept = {3: "ten to four bytes", 5: "a byte each", 6: "a byte each"}.get(bits or 0)
@@ -187,7 +190,8 @@ def _library_settings(config: Config, dtype: torch.dtype) -> Any:
         from torchao.quantization.granularity import PerGroup
     if config.quantization_bit == 8:
         return TorchAoConfig(Int8WeightOnlyConfig())
-    return TorchAoConfig(IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(TORCHAO_GROUP_SIZE)))
+    int4 = getattr(torch, "int4")  # noqa: B009 - torch has it, its type stubs do not
+    return TorchAoConfig(IntxWeightOnlyConfig(weight_dtype=int4, granularity=PerGroup(TORCHAO_GROUP_SIZE)))
 
 
 def _pack_with_hqq(model: Any, bits: int | None, dtype: torch.dtype, device: torch.device) -> Any:

@@ -110,7 +110,9 @@ def _weight_only_int8() -> type:
     import bitsandbytes as bnb
     from bitsandbytes.autograd._functions import MatMul8bitFp
 
-    class WeightOnlyInt8(bnb.nn.Linear8bitLt):
+    base: Any = bnb.nn.Linear8bitLt
+
+    class WeightOnlyInt8(base):
         def forward(self, x: Tensor) -> Tensor:
             if self.weight.CB is not None:
                 self.init_8bit_state()
@@ -131,7 +133,9 @@ def prove_gradients(model: nn.Module, dtype: torch.dtype) -> int:
     Raises:
         ModelError: a layer loses its gradient.
     """
-    kinds = {(type(layer), layer.in_features, layer.out_features): (name, layer) for name, layer in packed_layers(model)}
+    kinds = {
+        (type(layer), layer.in_features, layer.out_features): (name, layer) for name, layer in packed_layers(model)
+    }
     for name, layer in kinds.values():
         device = next((t.device for t in (*layer.parameters(), *layer.buffers())), torch.device("cpu"))
         generator = torch.Generator().manual_seed(0)

@@ -71,7 +71,7 @@ def require_readable(folder: Path, name: str) -> StoredFormat:
 
 def unpacking_arguments(name: str) -> dict[str, Any]:
     """Arguments of `from_pretrained` that unpack the weights of a format while they are read."""
-    from transformers import FineGrainedFP8Config, Mxfp4Config
+    from transformers import FineGrainedFP8Config, Mxfp4Config  # type: ignore[attr-defined]  # made on access
 
     makers: dict[str, Any] = {"fp8": FineGrainedFP8Config, "mxfp4": Mxfp4Config}
     return {"quantization_config": makers[name](dequantize=True)}

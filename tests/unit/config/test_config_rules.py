@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from config_settings import RUNNABLE, refusal, run
 
-from tunesmith.config.resolve import resolve
 from tunesmith.config.quantization_rules import QUANTIZATION_NOTES, QUANTIZATION_RULES
+from tunesmith.config.resolve import resolve
 from tunesmith.config.rules import NOTES as ALL_NOTES
 from tunesmith.config.rules import RULES as ALL_RULES
 from tunesmith.config.schema import specs

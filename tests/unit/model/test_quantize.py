@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import importlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tests.quantized import unpacked_weight, with_plain_layers
 from tests.tiny import tiny_model
 from torch import nn
 
@@ -40,24 +40,6 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def settings(base: Path, method: str = "bnb", bits: int | None = 4, **more: Any) -> Config:
     return Config(model_name_or_path=str(base), quantization_method=method, quantization_bit=bits, **more)
-
-
-def unpacked_weight(layer: Any, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """(out, in): what the layer makes of the unit vectors."""
-    with torch.no_grad():
-        return layer.train()(torch.eye(layer.in_features, dtype=dtype)).T.contiguous()
-
-
-def with_plain_layers(model: nn.Module) -> nn.Module:
-    """The same model on the unpacked weights of its packed layers."""
-    weights = {name: unpacked_weight(layer) for name, layer in packed_layers(model)}
-    plain = copy.deepcopy(model)
-    for name, weight in weights.items():
-        linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
-        linear.weight = nn.Parameter(weight, requires_grad=False)
-        parent, _, last = name.rpartition(".")
-        setattr(plain.get_submodule(parent), last, linear)
-    return plain
 
 
 def adapted(model: nn.Module) -> Any:

@@ -129,7 +129,9 @@ def test_chat_answers_on_the_quantized_base(project: Path, run: Path) -> None:
     assert 0 < len(answer.token_ids) <= 6
 
 
-def test_export_refuses_the_quantized_base_and_merges_into_the_original(project: Path, run: Path, tmp_path: Path) -> None:
+def test_export_refuses_the_quantized_base_and_merges_into_the_original(
+    project: Path, run: Path, tmp_path: Path
+) -> None:
     from tunesmith.export.merge import export
 
     file = [str(run / "run.yaml"), f"export_dir={tmp_path / 'merged'}"]
