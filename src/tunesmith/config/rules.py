@@ -12,6 +12,7 @@ from typing import Any
 from tunesmith.config.cast import show
 from tunesmith.config.load import Loaded
 from tunesmith.config.optimizers import optimizer_options
+from tunesmith.config.quantization_rules import QUANTIZATION_NOTES, QUANTIZATION_RULES
 from tunesmith.config.rule import MODEL_VERBS, Note, Rule
 from tunesmith.config.rules_methods import METHOD_NOTES, METHOD_RULES
 from tunesmith.config.rules_optimizers import OPTIMIZER_NOTES, OPTIMIZER_RULES
@@ -207,6 +208,7 @@ RULES: tuple[Rule, ...] = (
     ),
     *OPTIMIZER_RULES,
     *METHOD_RULES,
+    *QUANTIZATION_RULES,
 )
 
 
@@ -258,6 +260,7 @@ NOTES: tuple[Note, ...] = (
     ),
     *OPTIMIZER_NOTES,
     *METHOD_NOTES,
+    *QUANTIZATION_NOTES,
 )
 
 

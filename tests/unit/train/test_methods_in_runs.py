@@ -54,7 +54,6 @@ def test_plain_peft_loads_what_a_run_saved(project: Path, name: str) -> None:
     from peft import PeftConfig, PeftModel
     from transformers import AutoModelForCausalLM
 
-
     run = _trained(project, name)
     base = AutoModelForCausalLM.from_pretrained(PeftConfig.from_pretrained(str(run)).base_model_name_or_path)
     own = _logits(_as_loaded(project, name))
