@@ -9,7 +9,7 @@ import pytest
 from tunesmith.config.resolve import resolve
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-NUM_EXAMPLES = 10
+NUM_EXAMPLES = 13
 # what a file is for follows from its folder
 VERBS = {
     "train_lora": "train",
