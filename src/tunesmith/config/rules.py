@@ -119,9 +119,7 @@ RULES: tuple[Rule, ...] = (
         "the metric of the best model is measured",
         ("metric_for_best_model", "compute_accuracy"),
         lambda c, g: (
-            c.stage in ("pt", "sft")
-            and (c.metric_for_best_model or "").endswith("accuracy")
-            and not c.compute_accuracy
+            c.stage in ("pt", "sft") and (c.metric_for_best_model or "").endswith("accuracy") and not c.compute_accuracy
         ),
         "metric_for_best_model is {metric_for_best_model}, but accuracy is not measured",
         "set compute_accuracy: true, or metric_for_best_model: loss",

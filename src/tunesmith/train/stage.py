@@ -189,6 +189,8 @@ STAGES = Registry(
         "sft": "tunesmith.train.stages.sft:SupervisedFineTuning",
         "rm": "tunesmith.train.stages.rm:RewardModeling",
         "dpo": "tunesmith.train.stages.dpo:DirectPreference",
+        "ppo": "tunesmith.train.stages.ppo:ProximalPolicy",
+        "gkd": "tunesmith.train.stages.gkd:Distillation",
         "kto": "tunesmith.train.stages.kto:KahnemanTversky",
     },
     ConfigError,

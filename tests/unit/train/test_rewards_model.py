@@ -20,8 +20,10 @@ from tunesmith.model.save import save_weights
 from tunesmith.model.scorer import Scorer
 from tunesmith.model.value_head import ValueHead, save_value_head
 from tunesmith.train.build import build_model
-from tunesmith.train.rewards import Rewards, rewards_from_config, samples_of
+from tunesmith.train.rewards.combine import Rewards
 from tunesmith.train.rewards.model import ModelReward
+from tunesmith.train.rewards.sample import samples_of
+from tunesmith.train.rewards.sources import rewards_from_config
 from tunesmith.train.runtime import Runtime
 from tunesmith.train.stage import Setup
 from tunesmith.types import RowRef
