@@ -199,8 +199,8 @@ class RlhfOptions:
         en="What reward_model holds. Type lora: an adapter of stage rm for the same base model; full: the folder of a "
         "whole reward model; api: an http(s) address that answers with scores; function: entries as in "
         "reward_functions.",
-        zh="reward_model 的含义。lora：同一基座上由 rm 阶段训练的适配器；full：完整奖励模型的目录；api：返回分数的 http(s) 地址；"
-        "function：写法同 reward_functions。",
+        zh="reward_model 的含义。lora：同一基座上由 rm 阶段训练的适配器；full：完整奖励模型的目录；"
+        "api：返回分数的 http(s) 地址；function：写法同 reward_functions。",
         choices=("lora", "full", "api", "function"),
         stages=_WITH_REWARDS,
     )
