@@ -32,6 +32,9 @@ MORE: dict[str, dict[str, Any]] = {
 }
 
 
+pytestmark = pytest.mark.slow  # two to three trainings each, 79 times
+
+
 class Died(Exception):
     """Stands for the end of the process."""
 
@@ -93,7 +96,12 @@ def test_adapters_on_top_of_others_resume_too(
     unbroken, resumed = _broken_and_resumed(
         project,
         monkeypatch,
-        **{**SETTINGS, **settings, "adapter_name_or_path": f"{first},{second}", "create_new_adapter": create_new_adapter},
+        **{
+            **SETTINGS,
+            **settings,
+            "adapter_name_or_path": f"{first},{second}",
+            "create_new_adapter": create_new_adapter,
+        },
     )
     assert _file(resumed) == _file(unbroken)
 
