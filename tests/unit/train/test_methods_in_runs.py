@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.methods import METHODS
+from tests.methods import METHODS, WHOLE_MODELS
 from tests.training import arguments, run_training, write_project
 
 from tunesmith.config.resolve import resolve
@@ -34,7 +34,8 @@ def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def _trained(project: Path, name: str) -> Path:
     run = project / name
     if not run.is_dir():
-        run_training(project, name, max_steps=MAX_STEPS, learning_rate=5e-3, **METHODS[name])
+        settings = {**METHODS, **WHOLE_MODELS}[name]
+        run_training(project, name, max_steps=MAX_STEPS, learning_rate=5e-3, **settings)
     return run
 
 
@@ -102,3 +103,63 @@ def _prove_here(task: dict[str, Any], folder: Path) -> dict[str, Any]:
     file.write_text(json.dumps(task), encoding="utf-8")
     assert proof.main([str(file), str(folder)]) == 0
     return json.loads((folder / "proof.json").read_text())
+
+
+@pytest.mark.parametrize("name", WHOLE_MODELS)
+def test_a_whole_model_is_plain_transformers_and_exported(
+    project: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    monkeypatch.setattr(merge, "run_proof", _prove_here)
+    run = _trained(project, name)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(run), AutoTokenizer.from_pretrained(run)
+    assert (model.lm_head.weight is model.model.embed_tokens.weight) is _is_tied(project)
+    if "tokens" in name:
+        assert len(model.lm_head.weight) == 576
+        assert tokenizer("<t69>", add_special_tokens=False)["input_ids"] == [494 + 69]
+    resolved = resolve(arguments(project, name, **WHOLE_MODELS[name]), verb="chat")
+    located = locate(resolved)
+    loaded = load_for_inference(replace(resolved.config, model_name_or_path=located.model), located.adapters)
+    assert torch.equal(_logits(loaded), _logits(model))
+    target = project / f"{name}-merged"
+    settings = arguments(project, name, **WHOLE_MODELS[name])
+    assert export(resolve([*settings, f"export_dir={target}"], verb="export")) == 0
+
+
+@pytest.mark.parametrize("last", ["pissa", "dora", "loftq", "special-tokens", "oft"])
+def test_earlier_adapters_act_wherever_the_last_one_does(
+    project: Path, last: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new adapter on two earlier ones: chat and export merge those first, as training did."""
+    monkeypatch.setattr(merge, "run_proof", _prove_here)
+    earlier = [_trained(project, name) for name in ("rslora", "tokens")]
+    settings = {
+        **METHODS[last],
+        "adapter_name_or_path": ",".join(str(run) for run in earlier),
+        "create_new_adapter": True,
+    }
+    name = f"on-two-{last}"
+    run = run_training(project, name, max_steps=MAX_STEPS, learning_rate=5e-3, **settings)
+    file = project / f"{name}.yaml"
+    file.write_text("\n".join(line.replace("=", ": ", 1) for line in arguments(project, name, **settings)))
+    resolved = resolve([str(file)], verb="chat")
+    located = locate(resolved)
+    model = load_for_inference(replace(resolved.config, model_name_or_path=located.model), located.adapters)
+    named = [
+        f"model_name_or_path={project / 'model'}",
+        f"adapter_name_or_path={settings['adapter_name_or_path']},{run}",
+    ]
+    by_name = resolve([*named, "template=chatml"], verb="chat")
+    place = locate(by_name)
+    again = load_for_inference(replace(by_name.config, model_name_or_path=place.model), place.adapters)
+    assert torch.equal(_logits(model), _logits(again))
+    assert export(resolve([str(file), f"export_dir={project / f'{name}-merged'}"], verb="export")) == 0
+
+
+def test_an_adapter_is_continued_on_top_of_the_merged_ones(project: Path) -> None:
+    """All but the last are merged; the last one goes on, with the shape that it was made with."""
+    first, second = _trained(project, "rslora"), _trained(project, "dora")
+    run = run_training(project, "continued", max_steps=1, adapter_name_or_path=f"{first},{second}", lora_rank=64)
+    before, after = (json.loads((folder / "adapter_config.json").read_text()) for folder in (second, run))
+    assert (after["r"], after["use_dora"]) == (before["r"], before["use_dora"]) == (4, True)
