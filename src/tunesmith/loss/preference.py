@@ -24,9 +24,6 @@ from torch.nn.functional import logsigmoid
 from tunesmith.loss.logspace import log1mexp
 from tunesmith.loss.segments import position_in_sequence, sequence_counts
 
-EXO_LABEL_SMOOTHING = 1e-3
-"""What the EXO paper takes; the loss is infinite at 0."""
-
 
 @dataclass(frozen=True, slots=True)
 class PairScores:

@@ -33,7 +33,7 @@ from tunesmith.data.plan import plan_evaluation
 from tunesmith.data.store import ExampleStore
 from tunesmith.errors import ModelError
 from tunesmith.loss.scores import Want
-from tunesmith.model.adapters import ADAPTER_WEIGHTS, attach_adapters
+from tunesmith.model.adapters import ADAPTER_WEIGHTS, attach_adapters, require_adapter
 from tunesmith.model.fingerprint import file_sha256, weights_fingerprint
 from tunesmith.model.load import load_model, load_tokenizer, model_folder
 from tunesmith.model.scorer import Scorer
@@ -106,7 +106,17 @@ _OF_WEIGHTS = ("base weights", "adapter", "method", "tokenizer", "compute")
 
 def _other_model(setup: Setup) -> Reference:
     config, scorer = setup.config, setup.scorer
-    source = replace(config, model_name_or_path=config.ref_model, adapter_name_or_path=config.ref_model_adapters)
+    source = replace(
+        config,
+        model_name_or_path=config.ref_model,
+        adapter_name_or_path=config.ref_model_adapters,
+        train_from_scratch=False,
+        add_tokens=(),
+        add_special_tokens=(),
+        new_special_tokens_config=None,
+    )
+    for name in config.ref_model_adapters:
+        require_adapter(Path(name))
     require_same_vocabulary(setup, load_tokenizer(source), "ref_model", str(config.ref_model))
     dtype = scorer.compute_dtype
     model = attach_adapters(load_model(source, dtype=dtype, device=setup.runtime.device), config.ref_model_adapters)

@@ -55,6 +55,7 @@ from tunesmith.train.loop import Loop
 from tunesmith.train.memory import memory_need
 from tunesmith.train.optim import check_optimizer, make_optimizer, settled_weights, updates_in_backward
 from tunesmith.train.plots import plot_metrics
+from tunesmith.train.predict import PREDICTIONS, predict, write_predictions
 from tunesmith.train.runtime import Runtime, available_memory_bytes, peak_memory_bytes, precision, seed_everything
 from tunesmith.train.schedule import make_schedule
 from tunesmith.train.settings import (
@@ -118,7 +119,7 @@ class Run:
         self.renderer = load_renderer(self.config, self.tokenizer, _model_type(self.config))
         self.tokenizer.padding_side = "left"  # what generation in batches needs
         self.tokenizer_files = tokenizer_files(self.tokenizer)
-        need_eval = self.config.do_eval or self.config.eval_strategy != "no"
+        need_eval = self.config.do_eval or self.config.do_predict or self.config.eval_strategy != "no"
         self.prepared = prepare(self.config, self.renderer, self.resolved.config_dir, need_eval=need_eval)
         self.plan = plan_spec(self.config, self.runtime.world_size)
         self.identity = identify(self.config, self.renderer, self.prepared, self.plan)
@@ -179,13 +180,7 @@ class Run:
         if self.config.gradient_checkpointing:
             with quiet_transformers():
                 model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        num_trainable, num_all = count_parameters(model)
-        share = 100 * num_trainable / num_all
-        self.reporter.say(f"trainable params: {num_trainable:,} || all params: {num_all:,} || trainable%: {share:.4f}")
         self.model = model.to(self.runtime.device)
-        if config.print_param_status:
-            for line in parameter_lines(self.model):
-                self.reporter.say(line)
         if config.neftune_noise_alpha:
             EmbeddingNoise(self.model, config.neftune_noise_alpha)
         coefficient = config.moe_aux_loss_coef
@@ -194,8 +189,18 @@ class Run:
         self.scorer = Scorer(self.model, compute, self.runtime.device.type, head)
         self._prove_scores()
         self._prepare_stage(max(self._row_tokens()))
+        self._announce_parameters()
         if start is not None:
             self._put_back(start, only_head=not put_back)
+
+    def _announce_parameters(self) -> None:
+        """What is trained, as the stage has left it: its value head counts, a head that it does not read does not."""
+        num_trainable, num_all = count_parameters(self._trained)
+        share = 100 * num_trainable / num_all
+        self.reporter.say(f"trainable params: {num_trainable:,} || all params: {num_all:,} || trainable%: {share:.4f}")
+        if self.config.print_param_status:
+            for line in parameter_lines(self._trained):
+                self.reporter.say(line)
 
     def _put_back(self, checkpoint: Path, *, only_head: bool = False) -> None:
         """Take the trained weights from a checkpoint of this run."""
@@ -379,6 +384,10 @@ class Run:
         if self.loop.evaluator and self.config.do_eval:
             metrics = self.loop.evaluator.evaluate(self.loop.scorer)
             self.reporter.say("evaluation: " + _line(metrics))
+        lines: list[dict[str, Any]] = []
+        predicted: Mapping[str, float] = {}
+        if self.loop.evaluator and self.config.do_predict:
+            lines, predicted = predict(self.loop.evaluator, self.loop.scorer)
         if not self.runtime.is_main:
             return
         try:
@@ -396,7 +405,10 @@ class Run:
         run_folder.write_json(self.folder / "train_results.json", results)
         if metrics:
             run_folder.write_json(self.folder / "eval_results.json", {"epoch": self.state.epoch, **metrics})
-        run_folder.write_json(self.folder / "all_results.json", {**results, **metrics})
+        if lines:
+            write_predictions(self.folder, lines, predicted)
+            self.reporter.say(f"prediction: {_line(predicted)}; {len(lines):,} lines in {PREDICTIONS}")
+        run_folder.write_json(self.folder / "all_results.json", {**results, **metrics, **predicted})
         write_card(self.folder, self.config, {**results, **metrics}, self.prepared.ledger.summary_lines())
         if self.config.plot_loss:
             keys = [
@@ -437,6 +449,9 @@ class Run:
             style="bold",
         )
         self.reporter.say(f"everything lies in {self.folder}")
+        if self.stage.needs_value_head:
+            self.reporter.say(f"it scores answers: set reward_model: {self.folder} in a run with stage: ppo or grpo")
+            return
         self.reporter.say(f"talk to it:  tunesmith chat {shown}")
         if self.config.trains_adapter:
             self.reporter.say(f"merge it:    tunesmith export {shown} export_dir={self.folder}-merged")
