@@ -170,20 +170,6 @@ RULES: tuple[Rule, ...] = (
         "set finetuning_type: full, or train_from_scratch: false",
     ),
     Rule(
-        "random weights are not quantized",
-        ("train_from_scratch", "quantization_bit"),
-        lambda c, g: c.train_from_scratch and c.quantization_bit is not None,
-        "train_from_scratch trains every weight, which quantization_bit {quantization_bit} forbids",
-        "remove one of them",
-    ),
-    Rule(
-        "shifted attention reads plain texts",
-        ("shift_attn", "stage"),
-        lambda c, g: c.shift_attn and c.stage not in ("pt", "sft"),
-        "shift_attn is for long texts in stages pt and sft, this is stage {stage}",
-        "remove shift_attn",
-    ),
-    Rule(
         "shifted attention chooses its kernel",
         ("shift_attn", "flash_attn"),
         lambda c, g: c.shift_attn and c.flash_attn == "disabled",

@@ -98,7 +98,8 @@ class LayerBlocks(BlockOptimizer):
 
     def go_to(self, cursor: dict[str, Any]) -> None:
         """Stand where a stored walk stood; states and copies of the block are to be filled in after this."""
-        verbose, self.verbose = self.verbose, 0
+        verbose: int = self.verbose  # type: ignore[has-type]
+        self.verbose = 0
         self.current_block_idx = cursor["active"]
         if hasattr(self, "block_order"):
             self.block_order = [0]  # so that switching draws no new order; the stored one is set below
