@@ -117,9 +117,14 @@ def _other_model(setup: Setup) -> Reference:
     )
     for name in config.ref_model_adapters:
         require_adapter(Path(name))
-    require_same_vocabulary(setup, load_tokenizer(source), "ref_model", str(config.ref_model))
     dtype = scorer.compute_dtype
-    model = attach_adapters(load_model(source, dtype=dtype, device=setup.runtime.device), config.ref_model_adapters)
+    try:
+        require_same_vocabulary(setup, load_tokenizer(source), "ref_model", str(config.ref_model))
+        model = attach_adapters(load_model(source, dtype=dtype, device=setup.runtime.device), config.ref_model_adapters)
+    except ModelError as err:  # which speaks of the model as if it were the one that is trained
+        err.where = err.where or f"ref_model: {config.ref_model}"
+        err.fix = err.fix.replace("model_name_or_path", "ref_model")
+        raise
     model.requires_grad_(False)
     other = Scorer(model.to(setup.runtime.device), dtype, scorer.device_type)
     hashes = {"reference": weights_fingerprint(model_folder(source))}

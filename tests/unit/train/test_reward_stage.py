@@ -21,7 +21,7 @@ from tunesmith.model.scorer import Scorer
 from tunesmith.model.value_head import BIAS, VALUE_HEAD, WEIGHT
 from tunesmith.render import load_renderer
 from tunesmith.train.build import build_model
-from tunesmith.train.rewards import rewards_from_config
+from tunesmith.train.rewards.sources import rewards_from_config
 from tunesmith.train.runtime import Runtime
 from tunesmith.train.stage import Setup
 
