@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from tunesmith.config.rules_preferences import EXO_LABEL_SMOOTHING
 from tunesmith.config.schedules import WATCHING
 
 
@@ -36,6 +37,11 @@ class Facts:
 def _lora_alpha(facts: Facts) -> None:
     if facts["lora_alpha"] is None:
         facts.decide("lora_alpha", 2 * facts["lora_rank"], "twice lora_rank")
+
+
+def _label_smoothing(facts: Facts) -> None:
+    if facts["stage"] == "dpo" and facts["pref_loss"] == "exo_pair" and "dpo_label_smoothing" not in facts.given:
+        facts.decide("dpo_label_smoothing", EXO_LABEL_SMOOTHING, "pref_loss exo_pair needs one above 0; the paper's")
 
 
 def _oft(facts: Facts) -> None:
@@ -89,10 +95,13 @@ def _best(facts: Facts) -> None:
         or (facts["save_best"] and facts["eval_strategy"] != "no")
     )
     if watches and facts["metric_for_best_model"] is None:
-        facts.decide("metric_for_best_model", "loss", "the evaluation loss is the usual measure")
+        by_reward = facts["stage"] in ("ppo", "grpo")
+        metric, why = ("reward", "is what the stage raises") if by_reward else ("loss", "is the usual measure")
+        facts.decide("metric_for_best_model", metric, f"the evaluation {metric} {why}")
     metric = facts["metric_for_best_model"]
     if metric is not None and facts["greater_is_better"] is None:
-        facts.decide("greater_is_better", not metric.endswith("loss"), f"metric_for_best_model is {metric}")
+        falls = metric.endswith(("loss", "perplexity", "kl"))
+        facts.decide("greater_is_better", not falls, f"metric_for_best_model is {metric}")
 
 
 def _warmup(facts: Facts) -> None:
@@ -133,6 +142,7 @@ def _home(facts: Facts) -> None:
 
 DECISIONS: tuple[Callable[[Facts], None], ...] = (
     _lora_alpha,
+    _label_smoothing,
     _oft,
     _new_tokens,
     _packing,
