@@ -1,7 +1,7 @@
 """What flows through Tunesmith, from a row of a file to the tokens of a training example.
 
 Frozen, plain, no torch and no numpy: every part of the program may import this module.
-rows -> Conversation | Preference | Feedback | Text -> RenderedExample -> (data/plan, data/collate)
+rows -> Conversation | Preference | Feedback | Text | Prompt -> RenderedExample -> (data/plan, data/collate)
 """
 
 from __future__ import annotations
@@ -97,6 +97,25 @@ class Text:
 
     text: str
     ref: RowRef | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A question that the model answers anew in training, and the row it stands in.
+
+    `fields` are the columns of the row as they stand in the file, since a reward may look at any of them.
+    `answer` is the row's own answer, where it has one; it is not trained on.
+    """
+
+    messages: tuple[Message, ...]
+    fields: Mapping[str, Any]
+    answer: Message | None = None
+    tools: tuple[ToolSpec, ...] = ()
+    ref: RowRef | None = None
+
+
+TrainingRow = Conversation | Preference | Feedback | Text | Prompt
+"""A row of a file, as what its stage learns from."""
 
 
 @dataclass(frozen=True, slots=True)

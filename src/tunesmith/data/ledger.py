@@ -27,6 +27,7 @@ class Entry:
 
     Attributes:
         num_cut_tokens: tokens lost behind `cutoff_len` (outcome "cut").
+        num_chunks: above 1: a long document that is whole, but in so many chunks.
         reason: why the row was dropped, with the field at fault and the remedy where known.
         duplicate_of: the first row of the same content, when there is one.
     """
@@ -39,6 +40,7 @@ class Entry:
     field: str = ""
     fix: str = ""
     duplicate_of: RowRef | None = None
+    num_chunks: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """The entry as a line of `ledger.jsonl`; parts that say nothing are left out."""
@@ -47,6 +49,8 @@ class Entry:
         row |= {"use": self.use, "outcome": self.outcome}
         optional = {"num_cut_tokens": self.num_cut_tokens, "reason": self.reason, "field": self.field, "fix": self.fix}
         row |= {name: value for name, value in optional.items() if value}
+        if self.num_chunks > 1:
+            row["num_chunks"] = self.num_chunks
         if self.duplicate_of is not None:
             row["duplicate_of"] = str(self.duplicate_of)
         return row
@@ -65,6 +69,7 @@ class FileCounts:
     num_dropped: int = 0
     num_duplicates: int = 0
     num_cut_tokens: int = 0
+    num_split: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +90,17 @@ class Totals:
     mean_length: float
 
     def lines(self, use: str) -> list[str]:
-        """Two lines for people."""
+        """Up to two lines for people."""
         share = 100 * self.num_trained_tokens / max(1, self.num_tokens)
         examples = f" in {self.num_examples:,} examples" if self.num_examples != self.num_rows else ""
-        return [
+        lines = [
             f"{use}: {self.num_rows:,} rows{examples}, {self.num_tokens:,} tokens, {self.num_trained_tokens:,} trained "
-            f"({share:.1f} %); tokens per example: mean {self.mean_length:,.0f}, longest {self.max_length:,}",
-            f"{use}: {self.num_stops:,} of {self.num_turns:,} trained turns end in a trained stop token",
+            f"({share:.1f} %); tokens per example: mean {self.mean_length:,.0f}, longest {self.max_length:,}"
         ]
+        if self.num_turns:
+            ended = f"{self.num_stops:,} of {self.num_turns:,} trained turns end in a trained stop token"
+            lines.append(f"{use}: {ended}")
+        return lines
 
 
 @dataclass
@@ -112,7 +120,7 @@ class Ledger:
         self._counts(ref, use).num_rows += 1
 
     def record(self, entry: Entry) -> None:
-        """Enter what became of a row; whole rows that repeat nothing are only counted."""
+        """Enter what became of a row; rows in one whole example that repeat nothing are only counted."""
         counts = self._counts(entry.ref, entry.use)
         if entry.outcome == "whole":
             counts.num_whole += 1
@@ -124,7 +132,8 @@ class Ledger:
         if entry.duplicate_of is not None:
             counts.num_duplicates += 1
             self._repeats[entry.duplicate_of] += 1
-        if entry.outcome != "whole" or entry.duplicate_of is not None:
+        counts.num_split += entry.num_chunks > 1
+        if entry.outcome != "whole" or entry.duplicate_of is not None or entry.num_chunks > 1:
             self.entries.append(entry)
 
     def _counts(self, ref: RowRef, use: Use) -> FileCounts:
@@ -153,8 +162,16 @@ class Ledger:
         lines = _table(self.files)
         for use, totals in self.totals.items():
             lines += totals.lines(use)
-        lines += self._loss_lines()
+        lines += self._split_lines() + self._loss_lines()
         return lines + [f"note: {note}" for note in self.notes]
+
+    def _split_lines(self) -> list[str]:
+        num_split = sum(counts.num_split for counts in self.files)
+        if not num_split:
+            return []
+        num_chunks = sum(entry.num_chunks for entry in self.entries if entry.num_chunks > 1)
+        into = f"{num_chunks:,} chunks of at most cutoff_len tokens"
+        return [f"split: {num_split:,} long documents into {into}; no token is lost"]
 
     def _loss_lines(self) -> list[str]:
         lines = []

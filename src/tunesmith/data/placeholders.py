@@ -7,9 +7,10 @@ them. Left unset they would be learned literally, so rows that hold them are cou
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 
-from tunesmith.types import Conversation, Message
+from tunesmith.types import Conversation, Feedback, Message, Preference, Prompt, TrainingRow
 
 _PLACEHOLDER = re.compile(r"\{\{\s*(name|author)\s*\}\}")
 
@@ -27,19 +28,23 @@ class Placeholders:
         self.num_filled = dict.fromkeys(self._values, 0)
         self.num_unset = dict.fromkeys(self._values, 0)
 
-    def fill(self, conversation: Conversation) -> Conversation:
-        """The conversation with its placeholders filled; the same object when it holds none."""
-        found = {key for message in conversation.messages for key in _PLACEHOLDER.findall(message.content)}
+    def fill(self, row: TrainingRow) -> TrainingRow:
+        """The row with its placeholders filled; documents are left as they are."""
+        found: set[str] = set()
+        filled = _with_messages(row, lambda message: self._fill_message(message, found))
         for key in found:
             counts = self.num_unset if self._values[key] is None else self.num_filled
             counts[key] += 1
-        if not found:
-            return conversation
-        return replace(conversation, messages=tuple(self._fill_message(message) for message in conversation.messages))
+        return filled
 
-    def _fill_message(self, message: Message) -> Message:
-        content = _PLACEHOLDER.sub(lambda match: self._values[match[1]] or match[0], message.content)
-        return message if content == message.content else replace(message, content=content)
+    def _fill_message(self, message: Message, found: set[str]) -> Message:
+        keys = _PLACEHOLDER.findall(message.content)
+        if not keys:
+            return message
+        found.update(keys)
+        return replace(
+            message, content=_PLACEHOLDER.sub(lambda match: self._values[match[1]] or match[0], message.content)
+        )
 
     def notes(self) -> list[str]:
         """What was filled, what stands unfilled, and what was given for nothing."""
@@ -59,3 +64,18 @@ class Placeholders:
 
 def _rows(count: int) -> str:
     return "1 row" if count == 1 else f"{count} rows"
+
+
+def _with_messages(row: TrainingRow, change: Callable[[Message], Message]) -> TrainingRow:
+    """The row with every message changed."""
+    if isinstance(row, Conversation):
+        return replace(row, messages=tuple(map(change, row.messages)))
+    if isinstance(row, Preference):
+        prompt = tuple(map(change, row.prompt))
+        return replace(row, prompt=prompt, chosen=change(row.chosen), rejected=change(row.rejected))
+    if isinstance(row, Feedback):
+        return replace(row, prompt=tuple(map(change, row.prompt)), answer=change(row.answer))
+    if isinstance(row, Prompt):
+        answer = None if row.answer is None else change(row.answer)
+        return replace(row, messages=tuple(map(change, row.messages)), answer=answer)
+    return row

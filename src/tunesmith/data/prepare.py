@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tunesmith.data.catalog import Dataset, open_catalog
-from tunesmith.data.intake import ExampleRenderer, Intake
+from tunesmith.data.intake import Intake
+from tunesmith.data.kinds import KINDS, STAGE_KIND, KindName
+from tunesmith.data.kinds.base import ExampleRenderer, Rendering
 from tunesmith.data.ledger import Ledger
 from tunesmith.data.placeholders import Placeholders
 from tunesmith.data.rowset import BuiltRows, RowSet
@@ -50,20 +52,28 @@ class Prepared:
         return self.ledger.notes
 
 
-def prepare(config: Config, renderer: ExampleRenderer, config_dir: Path, *, need_eval: bool) -> Prepared:
+def prepare(
+    config: Config,
+    renderer: ExampleRenderer,
+    config_dir: Path,
+    *,
+    need_eval: bool,
+    kind: KindName | None = None,
+) -> Prepared:
     """Read, convert, render and account for all rows of a configuration.
 
     Args:
         config: the settings; `dataset`, `eval_dataset`, `val_size`, `cutoff_len` and the like.
-        renderer: turns a conversation into tokens with weights.
+        renderer: turns rows into tokens with weights.
         config_dir: the folder of the configuration file.
         need_eval: whether evaluation sets are wanted; rows held out by `val_size` are not trained on either way.
+        kind: what the rows are read as; None: what the stage learns from.
     Raises: DataError when data are missing, unusable, or would train on nothing or on too few stop tokens.
     """
     _check_settings(config)
     catalog = open_catalog(config.dataset_dir, config_dir)
     ledger = Ledger()
-    intake = make_intake(config, renderer, ledger)
+    intake = make_intake(config, renderer, ledger, kind)
     datasets = [catalog.find(name) for name in config.dataset]
     eval_datasets = [catalog.find(name) for name in config.eval_dataset] if need_eval else []
     rows_in = RowSet()
@@ -78,13 +88,15 @@ def prepare(config: Config, renderer: ExampleRenderer, config_dir: Path, *, need
     ledger.notes.extend(intake.placeholders.notes())
     ledger.check()
     _refuse_nothing(train, ledger)
-    _refuse_missing_stops(train, config.min_stop_fraction, config.cutoff_len)
-    evals = {name: rows.store for name, rows in eval_rows.items()}
-    return Prepared(train.store, evals, ledger, _fingerprint([*datasets, *eval_datasets], train.store, evals))
+    _refuse_missing_stops(train, config.min_stop_fraction, config.cutoff_len, intake.kind)
+    finish = KINDS[intake.kind].finish
+    store = finish(train.store, "train", config.cutoff_len)
+    evals = {name: finish(rows.store, "eval", config.cutoff_len) for name, rows in eval_rows.items()}
+    return Prepared(store, evals, ledger, _fingerprint([*datasets, *eval_datasets], store, evals))
 
 
 def _check_settings(config: Config) -> None:
-    assert config.stage == "sft", "other stages are refused when the configuration is read"
+    assert config.stage in STAGE_KIND, "other stages are refused when the configuration is read"
     if not config.dataset:
         raise DataError("no dataset is named", where="dataset", fix="add `dataset: NAME_OR_PATH` to the configuration")
     if config.val_size and config.eval_dataset:
@@ -95,18 +107,21 @@ def _check_settings(config: Config) -> None:
         )
 
 
-def make_intake(config: Config, renderer: ExampleRenderer, ledger: Ledger) -> Intake:
+def make_intake(config: Config, renderer: ExampleRenderer, ledger: Ledger, kind: KindName | None = None) -> Intake:
     """The settings that all datasets of a configuration are taken in with."""
     from tunesmith.render import RenderPolicy
 
+    kind = kind or STAGE_KIND[config.stage]
+    policy = RenderPolicy(mask_history=True)
+    if kind == "conversation":
+        policy = RenderPolicy(train_on_prompt=config.train_on_prompt, mask_history=config.mask_history)
     return Intake(
-        renderer=renderer,
-        policy=RenderPolicy(train_on_prompt=config.train_on_prompt, mask_history=config.mask_history),
+        rendering=Rendering(renderer, policy, config.cutoff_len),
         ledger=ledger,
         placeholders=Placeholders(config.identity_name, config.identity_author),
         stage=config.stage,
+        kind=kind,
         seed=config.seed,
-        cutoff_len=config.cutoff_len,
         max_samples=config.max_samples,
         on_bad_row=config.on_bad_row,
         drop_duplicates=config.on_duplicate == "drop",
@@ -169,13 +184,19 @@ def _refuse_nothing(train: BuiltRows, ledger: Ledger) -> None:
     )
 
 
-def _refuse_missing_stops(train: BuiltRows, min_stop_fraction: float, cutoff_len: int) -> None:
+def _refuse_missing_stops(train: BuiltRows, min_stop_fraction: float, cutoff_len: int, kind: KindName) -> None:
     """Raises: DataError when too few trained turns end in a trained stop token, with the cause."""
     num_turns, num_stops = int(train.turns.sum()), int(train.stops.sum())
     if not num_turns or num_stops >= min_stop_fraction * num_turns:
         return
-    was_cut = train.full_lengths > train.store.lengths
-    num_missing_whole = int((train.turns - train.stops)[~was_cut].sum())
+    if kind == "text":
+        raise DataError(
+            f"the tokenizer names no end token, so none of the {num_turns} documents would end",
+            where="model_name_or_path",
+            why="the model would learn not to stop",
+            fix="choose a model whose tokenizer has an end token, or accept it with `min_stop_fraction: 0`",
+        )
+    num_missing_whole = int((train.turns - train.stops)[~train.cut].sum())
     what = (
         f"only {num_stops} of {num_turns} trained turns ({100 * num_stops / num_turns:.1f} %) end in a trained "
         f"stop token; min_stop_fraction asks for {100 * min_stop_fraction:.1f} %: the model would learn not to stop"
@@ -192,7 +213,7 @@ def _refuse_missing_stops(train: BuiltRows, min_stop_fraction: float, cutoff_len
     raise DataError(
         what,
         where=f"cutoff_len: {cutoff_len}",
-        why=f"answers are longer than cutoff_len: {int(was_cut.sum())} rows are cut; the longest has {longest} tokens"
+        why=f"answers are longer than cutoff_len: {int(train.cut.sum())} rows are cut; the longest has {longest} tokens"
         f"; 99 % have at most {int(np.quantile(train.full_lengths, 0.99, method='higher'))}",
         fix=f"set `cutoff_len: {longest}`, or accept it with `min_stop_fraction: {accepted}`",
     )

@@ -44,15 +44,15 @@ RowStream: TypeAlias = Iterator[Row | BadRow]
 
 
 class RowError(Exception):
-    """A converter's verdict on one row: the field at fault, why, and what to do."""
+    """The verdict on one row: the field at fault, why, what to do, and the `cutoff_len` that it would need."""
 
-    def __init__(self, field: str, why: str, fix: str = "") -> None:
+    def __init__(self, field: str, why: str, fix: str = "", *, needed_cutoff_len: int = 0) -> None:
         super().__init__(f"{field}: {why}")
-        self.field, self.why, self.fix = field, why, fix
+        self.field, self.why, self.fix, self.needed_cutoff_len = field, why, fix, needed_cutoff_len
 
     def at(self, ref: RowRef) -> BadRow:
         """The same verdict with its place in the file."""
-        return BadRow(ref, self.field, self.why, self.fix)
+        return BadRow(ref, self.field, self.why, self.fix, self.needed_cutoff_len)
 
 
 def type_name(value: object) -> str:

@@ -80,6 +80,11 @@ class DatasetEntry:
     tags_given: frozenset[str] | None = None
     remote_source: str = ""
 
+    @property
+    def holds_pairs(self) -> bool:
+        """Whether the rows are pairs of a better and a worse answer."""
+        return self.ranking or bool(self.columns.chosen or self.columns.rejected)
+
 
 def parse_entry(name: str, raw: object, registry: str, defaults: Mapping[str, Layout]) -> DatasetEntry:
     """One registry entry as a `DatasetEntry`.

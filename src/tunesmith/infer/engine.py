@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from tunesmith.config import Config
-from tunesmith.errors import ConfigError
+from tunesmith.errors import ConfigError, ModelError
 
 FinishReason = Literal["stop", "length"]
 """`stop`: the model produced a stop token. `length`: the token limit or the end of the context came first."""
@@ -70,6 +70,26 @@ def sampling_from_config(config: Config, stop_ids: Sequence[int]) -> SamplingPar
         stop_ids=tuple(stop_ids),
         skip_special_tokens=config.skip_special_tokens,
     )
+
+
+def num_new_tokens(num_prompt_tokens: int, params: SamplingParams, context_length: int) -> int:
+    """How many tokens the answer to a prompt may have.
+
+    Raises: ModelError when that is none: the prompt is empty or fills the context. It is never cut.
+    """
+    if num_prompt_tokens == 0:
+        raise ModelError("the prompt is empty: there is nothing to continue")
+    limit, name = context_length, "the model's context"
+    if params.max_new_tokens == 0 and params.max_length < limit:
+        limit, name = params.max_length, "max_length"
+    room = limit - num_prompt_tokens
+    if room < 1:
+        raise ModelError(
+            f"the prompt has {num_prompt_tokens} tokens; with an answer it does not fit {name}, {limit} tokens",
+            why="It is not cut silently: the model would answer something else.",
+            fix="Shorten the message, or start a new conversation (/clear in the terminal chat).",
+        )
+    return min(params.max_new_tokens, room) if params.max_new_tokens else room
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ Cost: one forward pass per token; on 2 CPU cores a 135M model in bf16 gives 15 t
 
 from __future__ import annotations
 
-import inspect
 import secrets
 from collections.abc import Generator, Sequence
 from typing import Any
@@ -15,8 +14,8 @@ from typing import Any
 import torch
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
-from tunesmith.errors import ModelError
-from tunesmith.infer.engine import Completion, SamplingParams, StreamPiece, collect
+from tunesmith.infer.batch import last_row_only
+from tunesmith.infer.engine import Completion, SamplingParams, StreamPiece, collect, num_new_tokens
 from tunesmith.infer.sampling import choose_token
 from tunesmith.infer.stream import IncrementalDetokenizer
 from tunesmith.model.rope import context_length
@@ -34,10 +33,7 @@ class HFEngine:
         self.model = model.eval()
         self._tokenizer = tokenizer
         self._context_length = context_length(model.config)
-        # The head over a whole prompt costs T x V numbers; models that can are asked for the last row only.
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        can_keep_last = "logits_to_keep" in inspect.signature(base.forward).parameters
-        self._last_row_only: dict[str, Any] = {"logits_to_keep": 1} if can_keep_last else {}
+        self._last_row_only = last_row_only(model)
 
     @property
     def context_length(self) -> int:
@@ -54,7 +50,7 @@ class HFEngine:
         Raises:
             ModelError: the prompt is empty or leaves no room for an answer; it is never cut.
         """
-        num_new = self._num_new_tokens(len(prompt_ids), params)
+        num_new = num_new_tokens(len(prompt_ids), params, self._context_length)
         return self._tokens(list(prompt_ids), params, num_new)
 
     def _tokens(
@@ -95,19 +91,3 @@ class HFEngine:
         )
         assert isinstance(text, str)
         return text
-
-    def _num_new_tokens(self, num_prompt_tokens: int, params: SamplingParams) -> int:
-        """How many tokens the answer may have. Raises: ModelError when that is none."""
-        if num_prompt_tokens == 0:
-            raise ModelError("the prompt is empty: there is nothing to continue")
-        limit, name = self._context_length, "the model's context"
-        if params.max_new_tokens == 0 and params.max_length < limit:
-            limit, name = params.max_length, "max_length"
-        room = limit - num_prompt_tokens
-        if room < 1:
-            raise ModelError(
-                f"the prompt has {num_prompt_tokens} tokens; with an answer it does not fit {name}, {limit} tokens",
-                why="It is not cut silently: the model would answer something else.",
-                fix="Shorten the message, or start a new conversation (/clear in the terminal chat).",
-            )
-        return min(params.max_new_tokens, room) if params.max_new_tokens else room

@@ -13,7 +13,8 @@ Hsu et al., "Liger Kernel", arXiv 2410.10989.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,17 +27,61 @@ CHUNK_TOKENS = 128
 
 @dataclass(frozen=True, slots=True)
 class TokenScores:
-    """What the losses see: one entry per supervised token, N in all, in row order.
+    """What the losses see: one entry per supervised token, N in all, in sequence order.
 
-    `logp_N` fp32 log-probability of the target; `weight_N` fp32 loss weight; `document_N` which document of
-    the row the token belongs to (1-based, as in `Batch.segments_BT`); `correct_N` whether the target is the
-    arg max (None when not asked for).
+    Attributes:
+        logp_N: fp32 log-probability of the target (empty when it was not wanted).
+        weight_N: fp32 loss weight.
+        sequence_N: which sequence of the row the token belongs to, 0-based.
+        num_sequences: S.
+        correct_N: whether the target is the arg max (None when not asked for).
+        values_T: fp32 value of each row position (None without a value head).
+        extra: what `Want.function` made of the logits, by name, N entries each.
     """
 
     logp_N: Tensor
     weight_N: Tensor
-    document_N: Tensor
+    sequence_N: Tensor
+    num_sequences: int
     correct_N: Tensor | None = None
+    values_T: Tensor | None = None
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def sum_by_sequence(self, values_N: Tensor) -> Tensor:
+        """Sum of a value over the tokens of each sequence, (S)."""
+        return values_N.new_zeros(self.num_sequences).index_add(0, self.sequence_N, values_N)
+
+    @property
+    def logp_S(self) -> Tensor:
+        """Weighted log-probability of each sequence's supervised tokens."""
+        return self.sum_by_sequence(self.logp_N * self.weight_N)
+
+    @property
+    def weight_S(self) -> Tensor:
+        """Total weight of each sequence: the number of its supervised tokens where all weigh one."""
+        return self.sum_by_sequence(self.weight_N)
+
+
+LogitFunction = Callable[[Tensor, Tensor, slice], Mapping[str, Tensor]]
+"""(logits_CV fp32, targets_C, which of the N tokens) -> numbers per token, (C) each. Called chunk by chunk, and again
+in the backward pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """What a scorer is asked for.
+
+    Attributes:
+        logp: the targets' log-probabilities.
+        correct: whether the targets are the arg max; None: in evaluation only.
+        values: the value head's output at every row position.
+        function: numbers that need whole rows of logits.
+    """
+
+    logp: bool = True
+    correct: bool | None = None
+    values: bool = False
+    function: LogitFunction | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,22 @@
-"""Attention over flat rows: documents that share a row never see each other.
+"""Attention over flat rows: documents that share a row never see each other, branches of one share their prefix.
 
 A flat row is several documents laid end to end. Instead of a T x T mask, scaled dot-product attention
 runs once per document, causally, so the work is the sum of the squared document lengths and no mask is
-ever built. It plugs in through transformers' own attention registry under the name `tunesmith_documents`;
-the document borders arrive as the keyword `document_bounds` (Python integers: no device synchronisation).
+ever built. A document with branches runs once for its prefix and once for each branch, which sees the prefix and
+itself: the prefix of a preference pair is computed once, and its gradients add up by themselves. It plugs in
+through transformers' own attention registry under the name `tunesmith_documents`; the borders arrive as the
+keyword `document_bounds` (Python integers: no device synchronisation).
 
 Limits: one row per batch (B = 1); sliding windows need a small mask for documents longer than the window.
-Reference: Krell et al., "Efficient Sequence Packing without Cross-contamination", arXiv 2107.02027.
+References: Krell et al., "Efficient Sequence Packing without Cross-contamination", arXiv 2107.02027;
+Wang and Hegde, "Accelerating Direct Preference Optimization with Prefix Sharing", arXiv 2410.20305.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -37,14 +43,14 @@ def document_attention(
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
-    document_bounds: tuple[int, ...] | None = None,
+    document_bounds: tuple[tuple[int, ...], ...] | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention within each document of a flat row.
 
     Args:
         query_BHTD, key_BHTD, value_BHTD: B = 1; the key and value may have fewer heads (grouped queries).
-        document_bounds: 0 = b0 < b1 < ... < bS = T; document i is tokens [b_i, b_i+1).
+        document_bounds: the borders of each document's pieces, as in `data.collate.Batch.documents`.
         sliding_window: each token sees at most this many tokens, itself included.
         softcap: scores are squashed to (-softcap, softcap) by tanh before the softmax (Gemma 2).
 
@@ -60,21 +66,53 @@ def document_attention(
             why="this model's code does not pass keyword arguments on to its attention",
             fix="set `micro_batch_tokens: 1` so that each row holds one document, and report the model type",
         )
-    lengths = [end - start for start, end in pairwise(document_bounds)]
-    outputs = []
+    lengths = [end - start for borders in document_bounds for start, end in pairwise(borders)]
     # split, not slicing: the gradient of one split is one concatenation, that of S slices is S full-size sums
-    for query, key, value in zip(
-        query_BHTD.split(lengths, 2), key_BHTD.split(lengths, 2), value_BHTD.split(lengths, 2), strict=True
-    ):
-        windowed = sliding_window is not None and query.shape[2] > sliding_window
-        mask = _window_mask(query.shape[2], sliding_window, query.device) if windowed else None
-        if softcap is not None:
-            out = _softcapped(query, key, value, mask, scaling, dropout, softcap)
-        else:
-            out = _fused(query, key, value, mask, scaling, dropout)
-        outputs.append(out)
+    pieces = list(
+        zip(query_BHTD.split(lengths, 2), key_BHTD.split(lengths, 2), value_BHTD.split(lengths, 2), strict=True)
+    )
+    attend = _Attend(scaling, dropout, sliding_window, softcap)
+    outputs: list[Tensor] = []
+    for borders in document_bounds:
+        num_pieces = len(borders) - 1
+        outputs += _document(pieces[:num_pieces], attend)
+        pieces = pieces[num_pieces:]
     joined = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
     return joined.transpose(1, 2).contiguous(), None
+
+
+Piece = tuple[Tensor, Tensor, Tensor]
+"""Query, key and value of one piece, each (1, H, T, D)."""
+
+
+def _document(pieces: Sequence[Piece], attend: _Attend) -> list[Tensor]:
+    """The outputs of a document's pieces: the first alone, each further one behind the first."""
+    (_, prefix_key, prefix_value), *branches = pieces
+    outputs = [attend(*pieces[0])]
+    for query, key, value in branches:
+        outputs.append(attend(query, torch.cat([prefix_key, key], 2), torch.cat([prefix_value, value], 2)))
+    return outputs
+
+
+@dataclass(frozen=True, slots=True)
+class _Attend:
+    """Causal attention of the last tokens of a sequence (the queries) to all of it (keys and values)."""
+
+    scaling: float | None
+    dropout: float
+    sliding_window: int | None
+    softcap: float | None
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        num_queries, num_keys = query.shape[2], key.shape[2]
+        if num_queries == 0:
+            return query.new_zeros(*query.shape[:3], value.shape[-1])
+        windowed = self.sliding_window is not None and num_keys > self.sliding_window
+        is_plain = num_queries == num_keys and not windowed
+        mask = None if is_plain else _mask(num_queries, num_keys, self.sliding_window, query.device)
+        if self.softcap is not None:
+            return _softcapped(query, key, value, mask, self.scaling, self.dropout, self.softcap)
+        return _fused(query, key, value, mask, self.scaling, self.dropout)
 
 
 def _fused(
@@ -85,7 +123,7 @@ def _fused(
     Where fp32 weights are computed with in bf16, the rotation has widened query and key, but not the value.
     """
     dtype, device = value.dtype, value.device.type
-    short = query.shape[2] <= SHORT_DOCUMENT_TOKENS
+    short = key.shape[2] <= SHORT_DOCUMENT_TOKENS
     if device == "cpu" and dtype == torch.bfloat16 and short:
         query, key, value = query.float(), key.float(), value.float()
     else:
@@ -104,10 +142,14 @@ def _fused(
     return out.to(dtype)
 
 
-def _window_mask(num_tokens: int, window: int | None, device: torch.device) -> Tensor:
-    """(T, T) boolean: True where a token may look. A token sees itself and the `window - 1` before it."""
-    position = torch.arange(num_tokens, device=device)
-    distance = position[:, None] - position[None, :]
+@lru_cache(maxsize=256)  # every layer asks for the same ones
+def _mask(num_queries: int, num_keys: int, window: int | None, device: torch.device) -> Tensor:
+    """(queries, keys) boolean: True where a token may look: at itself and, within the window, at what is before it.
+
+    The queries are the last `num_queries` tokens of the sequence.
+    """
+    key_position = torch.arange(num_keys, device=device)
+    distance = key_position[num_keys - num_queries :, None] - key_position[None, :]
     allowed = distance >= 0
     return allowed if window is None else allowed & (distance < window)
 
@@ -126,7 +168,7 @@ def _softcapped(
     key, value = key.repeat_interleave(num_repeats, 1), value.repeat_interleave(num_repeats, 1)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     scores = softcap * torch.tanh(query @ key.transpose(-1, -2) * scale / softcap)
-    allowed = _window_mask(query.shape[2], None, query.device) if mask is None else mask
+    allowed = _mask(query.shape[2], key.shape[2], None, query.device) if mask is None else mask
     scores = scores.masked_fill(~allowed, float("-inf"))
     weights = F.dropout(scores.softmax(-1, dtype=torch.float32).to(query.dtype), dropout)
     return weights @ value

@@ -1,5 +1,8 @@
 """Runs a language model over a flat row and scores the supervised tokens only.
 
+What a loss wants beyond their log-probabilities (values of a value head, numbers made from whole rows of
+logits) it asks for with `Want`.
+
 The decoder runs once over the row; the head runs where a label is (`loss/scores.py`). What the model does
 to its logits afterwards (a scale, a soft cap) is taken from its configuration and *checked*: before the
 first step `verify_scorer` compares the scores with the model's own logits, and each document of a packed
@@ -8,6 +11,7 @@ row with the same document alone, on this model and this machine.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -15,9 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tunesmith.data.collate import IGNORED, Batch
+from tunesmith.data.collate import Batch, collate
+from tunesmith.data.store import ExampleStore
 from tunesmith.errors import ModelError
-from tunesmith.loss.scores import CHUNK_TOKENS, LogitTransform, TokenScores, head_log_prob
+from tunesmith.loss.scores import CHUNK_TOKENS, LogitFunction, LogitTransform, TokenScores, Want, head_log_prob
+from tunesmith.model.value_head import ValueHead
 
 
 class Scorer(nn.Module):
@@ -27,11 +33,15 @@ class Scorer(nn.Module):
         model: a transformers causal language model, or a PEFT model around one.
         compute_dtype: dtype of the matrix products; unlike the weights' dtype it runs under autocast.
         device_type: "cpu", "cuda", ...; where autocast applies.
+        value_head: maps hidden states (T, D) to values (T) in fp32, where a stage trains or needs one.
     """
 
-    def __init__(self, model: Any, compute_dtype: torch.dtype, device_type: str) -> None:
+    def __init__(
+        self, model: Any, compute_dtype: torch.dtype, device_type: str, value_head: ValueHead | None = None
+    ) -> None:
         super().__init__()
         self.model: Any = model
+        self.value_head = value_head
         self.compute_dtype = compute_dtype
         self.device_type = device_type
         base = model.get_base_model() if hasattr(model, "peft_config") else model
@@ -45,51 +55,78 @@ class Scorer(nn.Module):
             return nullcontext()
         return torch.autocast(self.device_type, dtype=self.compute_dtype)
 
-    def forward(self, batch: Batch) -> TokenScores:
-        """Scores of the N supervised tokens of the row, in row order."""
+    def hidden(self, batch: Batch) -> Tensor:
+        """The decoder's output at every position of the row, (T, D)."""
         with self.autocast():
             output = self._decoder[0](
                 input_ids=batch.input_ids_BT,
                 position_ids=batch.positions_BT,
                 use_cache=False,
-                document_bounds=batch.document_bounds,
+                document_bounds=batch.documents,
             )
-        hidden_TD = output.last_hidden_state.flatten(0, 1)
-        targets_T = batch.targets_BT.flatten()
-        where_N = (targets_T != IGNORED).nonzero()[:, 0]
-        logp_N, correct_N = self._score(hidden_TD[where_N], targets_T[where_N])
-        weight_N = batch.weights_BT.flatten()[where_N]
-        return TokenScores(logp_N, weight_N, batch.segments_BT.flatten()[where_N], correct_N)
+        return output.last_hidden_state.flatten(0, 1)
 
-    def _score(self, hidden_ND: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor | None]:
+    def logits(self, hidden_CD: Tensor) -> Tensor:
+        """The model's logits for some hidden states, (C, V) in fp32."""
+        with self.autocast():
+            logits_CV = self._head[0](hidden_CD).float() * self.transform.scale
+        if self.transform.softcap is not None:
+            logits_CV = self.transform.softcap * torch.tanh(logits_CV / self.transform.softcap)
+        return logits_CV
+
+    def forward(self, batch: Batch, want: Want | None = None) -> TokenScores:
+        """Scores of the N supervised tokens of the row, in sequence order."""
+        want = want or Want()
+        hidden_TD = self.hidden(batch)
+        values_T = None
+        if want.values:
+            assert self.value_head is not None, "the stage did not give the scorer a value head"
+            values_T = self.value_head(hidden_TD)
+        empty_N = hidden_TD.new_zeros(0, dtype=torch.float32)
+        numbers: Mapping[str, Tensor] = {}
+        if want.logp or want.function is not None:
+            numbers = self._score(hidden_TD[batch.where_N], batch.targets_N, want)
+        extra = {name: value for name, value in numbers.items() if name not in ("logp", "correct")}
+        return TokenScores(
+            numbers.get("logp", empty_N),
+            batch.weights_N,
+            batch.sequence_N,
+            batch.num_sequences,
+            numbers.get("correct"),
+            values_T,
+            extra,
+        )
+
+    def _score(self, hidden_ND: Tensor, targets_N: Tensor, want: Want) -> Mapping[str, Tensor]:
+        with_correct = want.correct if want.correct is not None else not self.training
         head = self._head[0]
         if hasattr(head, "modules_to_save"):  # PEFT's full copy of the head, when it is an additional target
-            head = head.modules_to_save[head.active_adapters[0]]
-        if type(head) is nn.Linear:
+            head = head.original_module if head.disable_adapters else head.modules_to_save[head.active_adapters[0]]
+        if type(head) is nn.Linear and want.function is None:
             bias = None if head.bias is None else head.bias.to(self.compute_dtype)
             weight = head.weight.to(self.compute_dtype)
-            with_accuracy = not self.training  # it is reported by evaluations only
-            return head_log_prob(
-                hidden_ND, weight, targets_N, bias_V=bias, transform=self.transform, want_correct=with_accuracy
+            logp_N, correct_N = head_log_prob(
+                hidden_ND, weight, targets_N, bias_V=bias, transform=self.transform, want_correct=with_correct
             )
-        return self._score_through_module(head, hidden_ND, targets_N)
+            return {"logp": logp_N} if correct_N is None else {"logp": logp_N, "correct": correct_N}
+        return self._score_by_logits(hidden_ND, targets_N, want.function)
 
-    def _score_through_module(self, head: nn.Module, hidden_ND: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
-        """The same for a head that is more than a matrix (LoRA on it): chunks, recomputed in the backward pass."""
+    def _score_by_logits(
+        self, hidden_ND: Tensor, targets_N: Tensor, function: LogitFunction | None
+    ) -> Mapping[str, Tensor]:
+        """The same where the head is more than a matrix, or its logits are wanted: in chunks, made again for the
+        backward pass."""
 
-        def chunk(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-            with self.autocast():
-                logits = head(hidden).float() * self.transform.scale
-            if self.transform.softcap is not None:
-                logits = self.transform.softcap * torch.tanh(logits / self.transform.softcap)
+        def chunk(hidden: Tensor, targets: Tensor, part: slice) -> dict[str, Tensor]:
+            logits = self.logits(hidden)
             logp = logits.log_softmax(-1).gather(-1, targets[:, None])[:, 0]
-            return logp, logits.argmax(-1) == targets
+            own = {} if function is None else function(logits, targets, part)
+            return {"logp": logp, "correct": logits.argmax(-1) == targets, **own}
 
-        pieces = [
-            checkpoint(chunk, hidden, targets, use_reentrant=False)
-            for hidden, targets in zip(hidden_ND.split(CHUNK_TOKENS), targets_N.split(CHUNK_TOKENS), strict=True)
-        ]
-        return torch.cat([logp for logp, _ in pieces]), torch.cat([correct for _, correct in pieces])
+        num_tokens = len(targets_N)
+        parts = [slice(start, start + CHUNK_TOKENS) for start in range(0, max(num_tokens, 1), CHUNK_TOKENS)]
+        pieces = [checkpoint(chunk, hidden_ND[p], targets_N[p], p, use_reentrant=False) for p in parts]
+        return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
 def logit_transform(config: Any) -> LogitTransform:
@@ -112,22 +149,24 @@ roundings; a document that sees another one moves by whole nats.
 
 
 @torch.no_grad()
-def verify_scorer(scorer: Scorer, row: Batch, alone: list[Batch]) -> float:
-    """Prove on this model that scores are right and that packed documents do not see each other.
+def verify_scorer(scorer: Scorer, store: ExampleStore, indices: Sequence[int], device: torch.device) -> float:
+    """Prove on this model that scores are right, and that the documents of a row do not see each other.
 
     Args:
-        row: a packed row; `alone`: each of its documents as a row of its own, in the same order.
+        indices: some short examples. They are scored in one row, and each of their sequences in a row of its own.
 
     Returns:
-        The largest difference between packed and alone, in nats.
+        The largest difference between the two, in nats.
 
     Raises:
         ModelError: the model cannot be scored this way.
     """
+    sequences = store.unfold(indices)
+    alone = [collate(sequences, [number]).to(device) for number in range(len(sequences))]
     was_training = scorer.training
     scorer.eval()
     try:
-        packed = scorer(row).logp_N
+        packed = scorer(collate(store, indices).to(device)).logp_N
         single = torch.cat([scorer(document).logp_N for document in alone])
         references = [_logp_by_full_logits(scorer, document) for document in alone]
     finally:
@@ -155,13 +194,11 @@ def _logp_by_full_logits(scorer: Scorer, document: Batch) -> tuple[Tensor, float
     """The plain way, as reference: the model's own forward with all logits. Also the largest logit."""
     with scorer.autocast():
         logits = scorer.model(
-            input_ids=document.input_ids_BT, use_cache=False, document_bounds=document.document_bounds
+            input_ids=document.input_ids_BT, use_cache=False, document_bounds=document.documents
         ).logits
-    targets_T = document.targets_BT[0]
     logits_TV = logits[0].float()
-    where_N = targets_T != IGNORED
-    logp_NV = logits_TV[where_N].log_softmax(-1)
-    return logp_NV.gather(-1, targets_T[where_N, None])[:, 0], float(logits_TV.abs().max())
+    logp_NV = logits_TV[document.where_N].log_softmax(-1)
+    return logp_NV.gather(-1, document.targets_N[:, None])[:, 0], float(logits_TV.abs().max())
 
 
 def _largest(difference_N: Tensor) -> float:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from tunesmith.errors import DataError
@@ -119,6 +120,29 @@ class Renderer:
         if draft.num_turns:
             done.append(draft.finish(conversation.ref))
         return done
+
+    def text_ids(self, text: str) -> tuple[int, ...]:
+        """The tokens of a plain text, no token added; special tokens that it spells out are text like the rest."""
+        return self.encoder.encode(self.encoder.guard(text))
+
+    @cached_property
+    def text_start_id(self) -> int | None:
+        """The token that the tokenizer itself puts before every text, as the model saw in pretraining; often none."""
+        start = self.tokenizer.bos_token_id
+        ids = self.tokenizer("a", verbose=False)["input_ids"]
+        return int(start) if start is not None and ids[:1] == [start] else None
+
+    @cached_property
+    def text_end_id(self) -> int | None:
+        """The token that ends a document: Llama's `<|end_of_text|>` where there is one, else the end token."""
+        return next(
+            (
+                found
+                for name in ("<|end_of_text|>", self.tokenizer.eos_token or "")
+                if (found := self.encoder.token_id(name)) is not None
+            ),
+            None,
+        )
 
     def parse(self, text: str) -> Message:
         """The assistant message behind generated text: literal text of the layout taken off, the thought apart."""

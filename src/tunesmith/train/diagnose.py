@@ -21,9 +21,10 @@ from tunesmith.model.scorer import Scorer
 class NonFinite(Exception):
     """Raised by the loop at `step` (1-based), with the examples of that step."""
 
-    def __init__(self, step: int, loss: float, grad_norm: float, members: Sequence[int]) -> None:
+    def __init__(self, step: int, loss: float, grad_norm: float, store: ExampleStore, members: Sequence[int]) -> None:
         super().__init__(f"step {step}: loss {loss}, gradient norm {grad_norm}")
-        self.step, self.loss, self.grad_norm, self.members = step, loss, grad_norm, tuple(members)
+        self.step, self.loss, self.grad_norm = step, loss, grad_norm
+        self.store, self.members = store, tuple(members)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +76,9 @@ def _is_finite(scorer: Scorer, store: ExampleStore, index: int, device: torch.de
     return all(bool(torch.isfinite(g).all()) for g in gradients if g is not None)
 
 
-def explain(failure: NonFinite, suspects: Suspects, store: ExampleStore, precision_key: str | None) -> TrainingError:
+def explain(failure: NonFinite, suspects: Suspects, precision_key: str | None) -> TrainingError:
     """The message for the user."""
+    store = failure.store
     rows = suspects.examples or failure.members
     listed = ", ".join(str(store.ref(index)) for index in rows[:5]) + (", ..." if len(rows) > 5 else "")
     if suspects.parameters:

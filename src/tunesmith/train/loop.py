@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -26,11 +26,16 @@ from tunesmith.data.store import ExampleStore
 from tunesmith.train.balance import ExpertBalance
 from tunesmith.train.diagnose import NonFinite
 from tunesmith.train.evaluate import Evaluator
+from tunesmith.train.optim import before_last_backward, clip, settled_weights
+from tunesmith.train.plateau import Follower
 from tunesmith.train.runtime import Runtime, seed_everything
-from tunesmith.train.schedule import Plateau, Schedule
+from tunesmith.train.schedule import Schedule
 from tunesmith.train.sinks import Reporter, clock
-from tunesmith.train.stage import Stage
+from tunesmith.train.stage import Stage, Step, Sums, Update
 from tunesmith.train.state import TrainerState
+
+_RENAMED = ("loss", "eval_loss", "grad_norm", "learning_rate")
+"""Metrics with a place of their own in a line of `trainer_log.jsonl`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +87,7 @@ class Loop:
     plan: PlanSpec
     optimizer: torch.optim.Optimizer
     schedule: Schedule
-    plateau: Plateau | None
+    plateau: Follower | None
     settings: LoopSettings
     state: TrainerState
     reporter: Reporter
@@ -95,7 +100,8 @@ class Loop:
     def run(self) -> bool:
         """Train until the last step. Returns False when the user stopped it, the state then being saved."""
         self._weights = self.stage.example_weights(self.store)
-        self._parameters = [p for p in self.scorer.parameters() if p.requires_grad]
+        trained = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        self._parameters = [p for p in self.scorer.parameters() if id(p) in trained]
         self._started_s = time.monotonic() - self.state.train_runtime_s
         self._tokens_here, self._here_s = 0, time.monotonic()
         if self.state.global_step >= self.settings.total_steps or self._out_of_patience():
@@ -134,34 +140,50 @@ class Loop:
             state.epoch_index, state.epoch_step = state.epoch_index + 1, 0
 
     def _step(self, step_plan: StepPlan) -> None:
-        """One optimizer step over all ranks."""
-        step, world = self.state.global_step, self.runtime.world_size
-        micro_batches = step_plan.micro_batches[self.runtime.rank]
-        members = [index for part in step_plan.micro_batches for micro in part for index in micro]
-        total_weight = float(self._weights[members].sum())
-        scale = world / total_weight  # data parallel training averages the ranks' gradients; the sum is wanted
-        self.scorer.train()
-        loss_sum = torch.zeros((), dtype=torch.float64)
-        if self.balance:
-            self.balance.begin_step(self.scorer, self._batches(micro_batches))
-        for number, batch in enumerate(self._batches(micro_batches)):
-            more_to_come = number + 1 < len(micro_batches)
-            with self.runtime.no_sync(self.scorer) if more_to_come else nullcontext():
-                out = self.stage.step(self.scorer, batch)
-                extra = world * self.balance.part(batch) if self.balance else 0.0
-                self._backward(out.loss_sum * scale + extra)
-            loss_sum += out.loss_sum.detach().double().cpu()
-        loss = self.runtime.sum([float(loss_sum)])[0] / total_weight
-        self._learning_rate, self._grad_norm = self._set_learning_rate(step), self._clip(loss, members)
-        self._update()
-        self._count(loss, members)
-        self._aux_loss = self.balance.end_step() if self.balance else None
+        """One step of the plan: usually one optimizer update over all ranks, several where the stage asks for them."""
+        number, state = self.state.global_step, self.state
+        module: Any = getattr(self.scorer, "module", self.scorer)  # past the data parallel wrapper
+        step = Step(number, step_plan, self.store, self._weights, self.runtime, module, self.settings.seed)
+        self._learning_rate = self._set_learning_rate(number)
+        sums, num_tokens = Sums(), 0
+        for place, update in enumerate(self.stage.updates(step)):
+            sums = sums.plus(self._update(update, place))
+            num_tokens += update.num_tokens
+        for name, pair in sums.totals.items():
+            total, weight = state.metrics_since_log.get(name, (0.0, 0.0))
+            state.metrics_since_log[name] = (total + pair[0], weight + pair[1])
+        self._count(sums.means()["loss"], num_tokens)
 
-    def _batches(self, micro_batches: Sequence[Sequence[int]]) -> Iterator[Batch]:
-        """This rank's micro-batches of the current step, the random generators set anew before each."""
-        for number, micro in enumerate(micro_batches):
-            seed_everything(self.settings.seed, self.state.global_step, self.runtime.rank, number)
-            yield collate(self.store, micro).to(self.runtime.device)
+    def _update(self, update: Update, place: int) -> Sums:
+        """One optimizer update. Returns loss and metrics over all ranks. Raises: NonFinite."""
+        runtime = self.runtime
+        scale = runtime.world_size / update.weight  # data parallel training averages the gradients; the sum is wanted
+        self.stage.before_update(self.scorer, update, runtime)
+        self.scorer.train()
+        sums = Sums()
+        if self.balance:
+            self.balance.begin_step(self.scorer, self._batches(update, place))
+        for number, batch in enumerate(self._batches(update, place)):
+            more_to_come = number + 1 < len(update.micro_batches)
+            if not more_to_come:
+                before_last_backward(self.optimizer)
+            with runtime.no_sync(self.scorer) if more_to_come else nullcontext():
+                out = self.stage.step(self.scorer, batch)
+                extra = runtime.world_size * self.balance.part(batch) if self.balance else 0.0
+                self._backward(out.loss_sum * scale + extra)
+            sums.add(out)
+        sums = sums.over_ranks(runtime)
+        loss = sums.totals["loss"][0] / update.weight
+        self._grad_norm = self._clip(loss, update)
+        self._apply()
+        aux = {"aux_loss": (self.balance.end_step(), 1.0)} if self.balance else {}
+        return Sums({**sums.totals, **update.metrics, **aux, "loss": (loss, 1.0)})
+
+    def _batches(self, update: Update, place: int) -> Iterator[Batch]:
+        """This rank's micro-batches of an update, the random generators set anew before each."""
+        for number, micro in enumerate(update.micro_batches):
+            seed_everything(self.settings.seed, self.state.global_step, place, self.runtime.rank, number)
+            yield collate(update.store, micro).to(self.runtime.device)
 
     def _backward(self, loss: Tensor) -> None:
         (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
@@ -170,22 +192,22 @@ class Loop:
         factor = self.schedule(step) * (self.plateau.scale if self.plateau else 1.0)
         learning_rate = self.settings.learning_rate * factor
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = group.get("peak_lr", self.settings.learning_rate) * factor
         return learning_rate
 
-    def _clip(self, loss: float, members: list[int]) -> float:
+    def _clip(self, loss: float, update: Update) -> float:
         """Clip the global norm. Returns the norm before clipping. Raises: NonFinite."""
         if self.grad_scaler is not None:
             self.grad_scaler.unscale_(self.optimizer)
         limit = self.settings.max_grad_norm or math.inf
-        norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, limit))
+        norm = clip(self.optimizer, self._parameters, limit)
         overflow_is_handled = self.grad_scaler is not None and math.isfinite(loss)
         if not (math.isfinite(loss) and (math.isfinite(norm) or overflow_is_handled)):
             self.optimizer.zero_grad(set_to_none=True)
-            raise NonFinite(self.state.global_step + 1, loss, norm, members)
+            raise NonFinite(self.state.global_step + 1, loss, norm, update.store, update.members)
         return norm
 
-    def _update(self) -> None:
+    def _apply(self) -> None:
         if self.grad_scaler is None:
             self.optimizer.step()
         else:
@@ -193,9 +215,8 @@ class Loop:
             self.grad_scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _count(self, loss: float, members: list[int]) -> None:
+    def _count(self, loss: float, num_tokens: int) -> None:
         state = self.state
-        num_tokens = int(self.store.lengths[members].sum())
         state.num_input_tokens_seen += num_tokens
         self._tokens_here += num_tokens
         state.loss_total += loss
@@ -249,13 +270,14 @@ class Loop:
         if state.steps_since_log == 0:
             return
         loss = state.loss_since_log / state.steps_since_log
-        state.loss_since_log, state.steps_since_log = 0.0, 0
-        aux = {} if self._aux_loss is None else {"aux_loss": self._aux_loss}
-        self._record({"loss": loss, **aux, "grad_norm": self._grad_norm, "learning_rate": self._learning_rate})
+        metrics = {name: total / weight for name, (total, weight) in state.metrics_since_log.items() if weight}
+        state.loss_since_log, state.steps_since_log, state.metrics_since_log = 0.0, 0, {}
+        self._record({**metrics, "loss": loss, "grad_norm": self._grad_norm, "learning_rate": self._learning_rate})
 
     def _evaluate(self) -> Mapping[str, float]:
         assert self.evaluator is not None
-        metrics = self.evaluator.evaluate(self.scorer)
+        with settled_weights(self.optimizer):
+            metrics = self.evaluator.evaluate(self.scorer)
         self._record(metrics)
         return metrics
 
@@ -283,11 +305,12 @@ class Loop:
             "current_steps": state.global_step,
             "total_steps": total,
             "loss": metrics.get("loss"),
-            **({"aux_loss": metrics["aux_loss"]} if "aux_loss" in metrics else {}),
             "eval_loss": metrics.get("eval_loss"),
             "grad_norm": metrics.get("grad_norm"),
             "lr": metrics.get("learning_rate"),
-            **{key: value for key, value in metrics.items() if key.startswith("eval_") and key != "eval_loss"},
+            "reward": metrics.get("reward"),
+            "accuracy": metrics.get("rewards/accuracies"),
+            **{key: value for key, value in metrics.items() if key not in _RENAMED},
             "epoch": round(state.epoch, 4),
             "percentage": round(100 * state.global_step / total, 2),
             "elapsed_time": clock(state.train_runtime_s),

@@ -12,29 +12,34 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 
 from tunesmith.config import Config
 from tunesmith.config.resolve import Resolved
-from tunesmith.data.collate import collate
 from tunesmith.data.plan import plan_epoch
 from tunesmith.data.prepare import prepare
 from tunesmith.data.store import ExampleStore
 from tunesmith.errors import ConfigError
-from tunesmith.model.adapters import count_parameters, leave_inputs_to_autocast, prepare_trainable, restore_adapter
+from tunesmith.model.adapters import count_parameters, leave_inputs_to_autocast
 from tunesmith.model.checkpoints import checkpoints
-from tunesmith.model.load import load_model, load_tokenizer, model_folder, model_options
+from tunesmith.model.load import check_base_model, load_tokenizer, model_folder, model_options
+from tunesmith.model.methods.files import write_at_end, write_at_start
 from tunesmith.model.moe import RouterTap
 from tunesmith.model.neftune import EmbeddingNoise
 from tunesmith.model.parameters import parameter_lines, upcast_norms
+from tunesmith.model.quantize import quantization_words
+from tunesmith.model.quantized_layers import stored_bytes
 from tunesmith.model.quiet import quiet_transformers
 from tunesmith.model.save import save_into, save_weights, tokenizer_files, write_files
 from tunesmith.model.scorer import Scorer, verify_scorer
+from tunesmith.model.value_head import load_value_head, save_value_head
 from tunesmith.model.verify import read_model_config
 from tunesmith.render import load_renderer
 from tunesmith.train import folder as run_folder
 from tunesmith.train.balance import ExpertBalance
+from tunesmith.train.build import build_model, build_value_head, put_weights_back
 from tunesmith.train.card import write_card
 from tunesmith.train.checkpoint import (
     check_identity,
@@ -50,8 +55,9 @@ from tunesmith.train.identity import identify
 from tunesmith.train.interrupt import Interrupt
 from tunesmith.train.loop import Loop
 from tunesmith.train.memory import memory_need
-from tunesmith.train.optim import make_optimizer
+from tunesmith.train.optim import check_optimizer, make_optimizer, settled_weights, updates_in_backward
 from tunesmith.train.plots import plot_metrics
+from tunesmith.train.predict import PREDICTIONS, predict, write_predictions
 from tunesmith.train.runtime import Runtime, available_memory_bytes, peak_memory_bytes, precision, seed_everything
 from tunesmith.train.schedule import make_schedule
 from tunesmith.train.settings import (
@@ -64,7 +70,7 @@ from tunesmith.train.settings import (
     schedule_spec,
 )
 from tunesmith.train.sinks import Reporter, clock
-from tunesmith.train.stage import STAGES
+from tunesmith.train.stage import STAGES, Setup, Stage
 from tunesmith.train.state import TrainerState
 
 EXIT_STOPPED = 130
@@ -102,10 +108,13 @@ class Run:
     def execute(self) -> int:
         """Train and leave the run folder complete."""
         self.folder = Path(str(self.config.output_dir))
+        base_notes = check_base_model(self.config, self.runtime.device, for_training=True)
         passed_over: list[str] = []
         start = run_folder.find_start(self.resolved, passed_over.append)
         dtypes = precision(self.resolved, self.runtime.device)
+        passed_over += check_optimizer(self.config, self.runtime.device, self.runtime.world_size)
         self.resolved = decide_layout(self.resolved, self.runtime.device)
+        self.stage: Stage = STAGES.get(self.config.stage)(self.config)
         self.tokenizer = load_tokenizer(self.config)
         self.rope, option_notes = model_options(
             self.config, for_training=True, adapters=self.config.adapter_name_or_path, device=self.runtime.device
@@ -113,14 +122,13 @@ class Run:
         self.renderer = load_renderer(self.config, self.tokenizer, _model_type(self.config))
         self.tokenizer.padding_side = "left"  # what generation in batches needs
         self.tokenizer_files = tokenizer_files(self.tokenizer)
-        need_eval = self.config.do_eval or self.config.eval_strategy != "no"
+        need_eval = self.config.do_eval or self.config.do_predict or self.config.eval_strategy != "no"
         self.prepared = prepare(self.config, self.renderer, self.resolved.config_dir, need_eval=need_eval)
         self.plan = plan_spec(self.config, self.runtime.world_size)
         self.identity = identify(self.config, self.renderer, self.prepared, self.plan)
         changes = check_identity(start, self.identity) if start else []
-        self._open(start, [*option_notes, *passed_over, *changes])
+        self._open(start, [*base_notes, *option_notes, *passed_over, *changes])
         self._announce_data()
-        self.stage = STAGES.get(self.config.stage)()
         self._build_model(start, dtypes)
         self._build_loop(start, dtypes[0])
         self._write_head()
@@ -154,26 +162,26 @@ class Run:
             self.reporter.say(line)
 
     def _build_model(self, start: Path | None, dtypes: tuple[torch.dtype, torch.dtype, torch.dtype]) -> None:
-        """Base weights, adapters, and the proof that this model can be scored over packed rows."""
-        compute, frozen, trainable = dtypes
-        config = self.config
+        """Base weights, adapters, what the stage needs of them, and the proof that packed rows can be scored."""
+        config, compute = self.config, dtypes[0]
         seed_everything(config.seed, 0)  # new adapters start from the seed
         if config.full_determinism:
             torch.use_deterministic_algorithms(True)
         self.reporter.say(f"loading {config.model_name_or_path}")
-        if config.finetuning_type == "lora":
-            # a resumed adapter has its shape from the settings and its numbers from the checkpoint
-            base = load_model(config, dtype=frozen, adapters=config.adapter_name_or_path)
-            model = prepare_trainable(base, config, trainable)
-            if start:
-                restore_adapter(model, start)
-        else:
-            source = config if start is None else _saved_model(config, start)
-            # fp32 first: trained weights must not pass through the narrower dtype of the frozen ones
-            model = prepare_trainable(load_model(source, dtype=torch.float32), config, trainable)
-            for parameter in model.parameters():
-                if not parameter.requires_grad:
-                    parameter.data = parameter.data.to(frozen)
+        # an adapter has its shape from the settings and its numbers from the checkpoint; whole models are read from
+        # there at once, unless the stage looks at the weights that the run started from
+        put_back = start is not None and (config.trains_adapter or self.stage.needs_start)
+        source = None if put_back else start
+        model = build_model(
+            config,
+            dtypes[1:],
+            source,
+            self.tokenizer,
+            lambda line: self.reporter.say(f"note: {line}"),
+            self.runtime.device,
+        )
+        if self.runtime.is_main:
+            write_at_start(model, config, self.tokenizer, self.folder, is_resumed=start is not None)
         if compute != torch.float32:
             leave_inputs_to_autocast(model)
         if config.upcast_layernorm:
@@ -182,19 +190,65 @@ class Run:
         if self.config.gradient_checkpointing:
             with quiet_transformers():
                 model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        num_trainable, num_all = count_parameters(model)
-        share = 100 * num_trainable / num_all
-        self.reporter.say(f"trainable params: {num_trainable:,} || all params: {num_all:,} || trainable%: {share:.4f}")
+        if words := quantization_words(config):
+            self.reporter.say(f"base model in {words}: {stored_bytes(model) / 1e9:.2f} GB of weights")
         self.model = model.to(self.runtime.device)
-        if config.print_param_status:
-            for line in parameter_lines(self.model):
-                self.reporter.say(line)
         if config.neftune_noise_alpha:
             EmbeddingNoise(self.model, config.neftune_noise_alpha)
         coefficient = config.moe_aux_loss_coef
         self.balance = ExpertBalance(RouterTap(self.model, coefficient), self.runtime) if coefficient else None
-        self.scorer = Scorer(self.model, compute, self.runtime.device.type)
+        head = build_value_head(self.model, config).to(self.runtime.device) if self.stage.needs_value_head else None
+        self.scorer = Scorer(self.model, compute, self.runtime.device.type, head)
         self._prove_scores()
+        self._prepare_stage(max(self._row_tokens()))
+        self._announce_parameters()
+        if start is not None:
+            self._put_back(start, only_head=not put_back)
+
+    def _announce_parameters(self) -> None:
+        """What is trained, as the stage has left it: its value head counts, a head that it does not read does not."""
+        num_trainable, num_all = count_parameters(self._trained)
+        share = 100 * num_trainable / num_all
+        self.reporter.say(f"trainable params: {num_trainable:,} || all params: {num_all:,} || trainable%: {share:.4f}")
+        if self.config.print_param_status:
+            for line in parameter_lines(self._trained):
+                self.reporter.say(line)
+
+    def _put_back(self, checkpoint: Path, *, only_head: bool = False) -> None:
+        """Take the trained weights from a checkpoint of this run."""
+        if not only_head:
+            put_weights_back(self.model, self.config, checkpoint)
+        head = self.scorer.value_head
+        if head is not None:
+            head.load_state_dict(load_value_head(checkpoint, head.summary.in_features).state_dict())
+
+    def _save_weights(self, folder: Path) -> None:
+        save_weights(self.model, folder)
+        if self.scorer.value_head is not None:
+            save_value_head(self.scorer.value_head, folder)
+
+    @property
+    def _trained(self) -> torch.nn.Module:
+        """What holds all parameters that are trained."""
+        return self.model if self.scorer.value_head is None else self.scorer
+
+    def _prepare_stage(self, row_tokens: int) -> None:
+        """Let the stage look at the model as the run starts from it, and complete the examples."""
+        fingerprint = {**self.identity.must_match, "compute": str(self.scorer.compute_dtype)}
+        setup = Setup(
+            self.config,
+            self.runtime,
+            self.scorer,
+            self.renderer,
+            fingerprint,
+            row_tokens,
+            self.reporter.say,
+            self.folder,
+            self.resolved.config_dir,
+        )
+        self.stage.prepare(setup)
+        evals = {name: self.stage.with_numbers(store, setup) for name, store in self.prepared.evals.items()}
+        self.prepared = replace(self.prepared, train=self.stage.with_numbers(self.store, setup), evals=evals)
 
     def _decide_checkpointing(self, model: Any, compute: torch.dtype) -> None:
         device = self.runtime.device
@@ -223,20 +277,25 @@ class Run:
     def _prove_scores(self) -> None:
         """Two short examples, packed and alone, against the model's own logits."""
         shortest = [int(i) for i in self.store.lengths.argsort(kind="stable")[:2]]
-        if len(shortest) < 2:
+        if self.plan.micro_batch_tokens == 1:
+            shortest = shortest[:1]  # nothing is ever packed
+        elif len(shortest) < 2:
             shortest *= 2
-        device = self.runtime.device
-        alone = [collate(self.store, [index]).to(device) for index in shortest]
-        verify_scorer(self.scorer, collate(self.store, shortest).to(device), alone)
+        store = self.store
+        if not store.weights.any():  # prompts alone: what is learnt is not there yet
+            store = replace(store, weights=np.ones_like(store.weights))
+        verify_scorer(self.scorer, store, shortest, self.runtime.device)
 
     def _build_loop(self, start: Path | None, compute: torch.dtype) -> None:
         config, lengths = self.config, self.store.lengths.tolist()
         total_steps, num_epochs = count_steps(lengths, self.plan, config)
-        self.optimizer = make_optimizer(self.model, config)
+        self.optimizer = make_optimizer(self._trained, config, self.reporter.say)
         self.state = TrainerState()
         if start:
-            self.state = load_training_state(start, self.model, self.optimizer)
+            self.state = load_training_state(start, self._trained, self.optimizer)
             self.state.finished = False
+        self.stage.state.update(self.state.stage)
+        self.state.stage = self.stage.state
         self.state.max_steps, self.state.num_train_epochs = total_steps, num_epochs
         schedule = make_schedule(schedule_spec(config, total_steps))
         plateau = plateau_of(config)
@@ -244,7 +303,7 @@ class Run:
             vars(plateau).update(self.state.plateau)
         largest = max(*self._row_tokens(), *(int(s.lengths.max()) for s in self.prepared.evals.values()), 1)
         eval_tokens = min(config.per_device_eval_batch_size * config.cutoff_len, largest)
-        evaluator = Evaluator(self.runtime, self.stage, self.prepared.evals, eval_tokens, config.compute_accuracy)
+        evaluator = Evaluator(self.runtime, self.stage, self.prepared.evals, eval_tokens)
         settings = loop_settings(config, total_steps, bool(self.prepared.evals))
         if self.prepared.evals and settings.metric not in evaluator.metric_names:
             raise ConfigError(
@@ -293,16 +352,18 @@ class Run:
             with self.loop.interrupt:
                 finished = self.loop.run()
         except NonFinite as failure:
-            suspects = find_suspects(self.scorer, self.store, failure.members, self.runtime.device)
-            if not suspects.parameters and self.loop.saver and self.state.global_step > 0:
+            suspects = find_suspects(self.scorer, failure.store, failure.members, self.runtime.device)
+            intact = not suspects.parameters and not updates_in_backward(self.optimizer)
+            if intact and self.loop.saver and self.state.global_step > 0:
                 self.save(self.state)
-            raise explain(failure, suspects, self.store, _precision_key(self.config)) from failure
+            raise explain(failure, suspects, _precision_key(self.config)) from failure
         if not finished:
             self.reporter.say(
                 f"stopped at step {self.state.global_step}; the same command goes on from there", style="bold"
             )
             return EXIT_STOPPED
-        self._finish()
+        with settled_weights(self.optimizer):
+            self._finish()
         return 0
 
     def save(self, state: TrainerState) -> None:
@@ -314,13 +375,14 @@ class Run:
         self.runtime.wait()
 
     def _fill_checkpoint(self, part: Path) -> None:
-        save_weights(self.model, part)
+        with settled_weights(self.optimizer):
+            self._save_weights(part)
         write_files(part, self.tokenizer_files)
         self._write_rope(part)
         self.state.write(part)
         run_folder.write_json(part / run_folder.CONTRACT_FILE, self.renderer.contract())
         if not self.config.save_only_model:
-            save_training_state(part, self.model, self.optimizer, self.state, self.identity)
+            save_training_state(part, self._trained, self.optimizer, self.state, self.identity)
 
     def _write_rope(self, part: Path) -> None:
         if self.rope.scaling is not None:
@@ -334,37 +396,44 @@ class Run:
         if self.loop.evaluator and self.config.do_eval:
             metrics = self.loop.evaluator.evaluate(self.loop.scorer)
             self.reporter.say("evaluation: " + _line(metrics))
+        lines: list[dict[str, Any]] = []
+        predicted: Mapping[str, float] = {}
+        if self.loop.evaluator and self.config.do_predict:
+            lines, predicted = predict(self.loop.evaluator, self.loop.scorer)
         if not self.runtime.is_main:
             return
         try:
             save_into(
                 self.folder,
-                lambda part: save_weights(self.model, part),
+                self._save_weights,
                 lambda part: write_files(part, self.tokenizer_files),
                 self._write_rope,
             )
         except (OSError, SafetensorError) as err:
             raise save_failure(err, self.folder, next(reversed(checkpoints(self.folder)), None)) from err
+        write_at_end(self.model, self.config, self.folder)
         self.state.write(self.folder)
         results = self._results()
         run_folder.write_json(self.folder / "train_results.json", results)
         if metrics:
             run_folder.write_json(self.folder / "eval_results.json", {"epoch": self.state.epoch, **metrics})
-        run_folder.write_json(self.folder / "all_results.json", {**results, **metrics})
+        if lines:
+            write_predictions(self.folder, lines, predicted)
+            self.reporter.say(f"prediction: {_line(predicted)}; {len(lines):,} lines in {PREDICTIONS}")
+        run_folder.write_json(self.folder / "all_results.json", {**results, **metrics, **predicted})
         write_card(self.folder, self.config, {**results, **metrics}, self.prepared.ledger.summary_lines())
         if self.config.plot_loss:
-            keys = ["loss", *sorted({k for r in self.state.log_history for k in r if k.startswith("eval_")} - _NO_PLOT)]
+            keys = [
+                *self.stage.plots,
+                *sorted({k for r in self.state.log_history for k in r if k.startswith("eval_")} - _NO_PLOT),
+            ]
             plot_metrics(self.state.log_history, self.folder, keys)
         self._say_what_next(results)
 
     def _load_best(self) -> None:
         best = self.folder / str(self.state.best_model_checkpoint)
         self.reporter.say(f"loading the best checkpoint, {best.name} (best metric {self.state.best_metric:.4f})")
-        if self.config.finetuning_type == "lora":
-            restore_adapter(self.model, best)
-        else:
-            stored = load_model(_saved_model(self.config, best), dtype=torch.float32)
-            self.model.load_state_dict(stored.state_dict())
+        self._put_back(best)
 
     def _results(self) -> dict[str, Any]:
         state = self.state
@@ -392,9 +461,13 @@ class Run:
             style="bold",
         )
         self.reporter.say(f"everything lies in {self.folder}")
+        if self.stage.needs_value_head:
+            self.reporter.say(f"it scores answers: set reward_model: {self.folder} in a run with stage: ppo or grpo")
+            return
         self.reporter.say(f"talk to it:  tunesmith chat {shown}")
-        if self.config.finetuning_type == "lora":
-            self.reporter.say(f"merge it:    tunesmith export {shown} export_dir={self.folder}-merged")
+        if self.config.trains_adapter:
+            unquantized = "" if self.config.quantization_bit is None else " quantization_bit=null"
+            self.reporter.say(f"merge it:    tunesmith export {shown} export_dir={self.folder}-merged{unquantized}")
 
 
 _NO_PLOT = {"eval_runtime", "eval_samples_per_second"}
@@ -402,11 +475,6 @@ _NO_PLOT = {"eval_runtime", "eval_samples_per_second"}
 
 def _line(metrics: Mapping[str, float]) -> str:
     return "  ".join(f"{key} {value:.4g}" for key, value in metrics.items())
-
-
-def _saved_model(config: Config, folder: Path) -> Config:
-    """The configuration with a model that this run has saved in place of the one that it began with."""
-    return replace(config, model_name_or_path=str(folder), train_from_scratch=False)
 
 
 def _model_type(config: Config) -> str | None:

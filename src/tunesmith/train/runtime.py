@@ -110,7 +110,8 @@ def precision(resolved: Resolved, device: torch.device) -> tuple[torch.dtype, to
                 where=_where(resolved, "pure_bf16" if config.pure_bf16 else "bf16"),
                 fix="write `fp16: true` in its place",
             )
-        return torch.bfloat16, torch.bfloat16, torch.bfloat16 if config.pure_bf16 else torch.float32
+        keeps_copies = config.use_badam and config.badam_mode == "layer"  # fp32 ones, of the layer that trains
+        return torch.bfloat16, torch.bfloat16, torch.bfloat16 if config.pure_bf16 or keeps_copies else torch.float32
     return torch.float32, torch.float32, torch.float32
 
 

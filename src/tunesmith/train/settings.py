@@ -9,10 +9,12 @@ import torch
 
 from tunesmith.config import Config
 from tunesmith.config.resolve import Resolved
+from tunesmith.config.schedules import WATCHING, schedule_options
 from tunesmith.data.plan import PlanSpec, plan_epoch
 from tunesmith.train.loop import LoopSettings
 from tunesmith.train.memory import MemoryNeed
-from tunesmith.train.schedule import Plateau, ScheduleSpec, warmup_steps_of
+from tunesmith.train.plateau import Follower, Greedy, Plateau
+from tunesmith.train.schedule import ScheduleSpec, warmup_steps_of
 
 ENOUGH_TOKENS = {"cpu": 2048, "cuda": 16384}
 """Micro-batches beyond this bring no more speed: the matrices are large enough to keep the cores busy."""
@@ -41,8 +43,11 @@ def decide_layout(resolved: Resolved, device: torch.device) -> Resolved:
 def plan_spec(config: Config, world_size: int) -> PlanSpec:
     """The batch layout: rows (or packs) per optimizer step over all ranks, and how they are cut."""
     assert config.micro_batch_tokens is not None
+    per_rank = config.per_device_train_batch_size * config.gradient_accumulation_steps
+    if config.stage == "ppo":
+        per_rank *= config.ppo_buffer_size  # answered together, then learnt from in as many parts
     return PlanSpec(
-        rows_per_step=config.per_device_train_batch_size * config.gradient_accumulation_steps * world_size,
+        rows_per_step=per_rank * world_size,
         micro_batch_tokens=config.micro_batch_tokens,
         world_size=world_size,
         packing=bool(config.packing),
@@ -104,12 +109,13 @@ def schedule_spec(config: Config, total_steps: int) -> ScheduleSpec:
     return ScheduleSpec(config.lr_scheduler_type, total_steps, warmup, config.learning_rate, options)
 
 
-def plateau_of(config: Config) -> Plateau | None:
-    """The state of `reduce_lr_on_plateau`, None for the other schedules."""
-    if config.lr_scheduler_type != "reduce_lr_on_plateau":
+def plateau_of(config: Config) -> Follower | None:
+    """The state of a schedule that follows the evaluations, None for the other schedules."""
+    if config.lr_scheduler_type not in WATCHING:
         return None
-    mode = "max" if config.greater_is_better else "min"
-    return Plateau(**{"mode": mode, **(config.lr_scheduler_kwargs or {})})
+    given = schedule_options(config.lr_scheduler_type, config.lr_scheduler_kwargs, config.learning_rate)
+    options = {"mode": "max" if config.greater_is_better else "min", **given}
+    return Plateau(**options) if config.lr_scheduler_type == "reduce_lr_on_plateau" else Greedy(**options)
 
 
 def decide_checkpointing(

@@ -29,12 +29,14 @@ class TrainerState:
     loss_total: float = 0.0
     loss_since_log: float = 0.0
     steps_since_log: int = 0
+    metrics_since_log: dict[str, tuple[float, float]] = field(default_factory=dict)
     train_runtime_s: float = 0.0
     best_metric: float | None = None
     best_global_step: int = 0
     best_model_checkpoint: str | None = None
     num_worse_evaluations: int = 0
     plateau: dict[str, Any] = field(default_factory=dict)
+    stage: dict[str, Any] = field(default_factory=dict)
     log_history: list[dict[str, Any]] = field(default_factory=list)
     finished: bool = False
     schema_version: int = SCHEMA_VERSION

@@ -50,6 +50,21 @@ class CharacterRenderer:
         num_stops = num_turns if self.has_end else 0
         return [RenderedExample(tuple(ids), tuple(weights), tuple(spans), num_turns, num_stops, conversation.ref)]
 
+    text_start_id: int | None = None
+
+    @property
+    def text_end_id(self) -> int | None:
+        """The stop token ends documents too."""
+        return STOP_ID if self.has_end else None
+
+    def text_ids(self, text: str) -> tuple[int, ...]:
+        """The code points of a text."""
+        return tuple(map(ord, text))
+
+    def prompt(self, messages: Any, tools: Any = ()) -> tuple[int, ...]:
+        """All turns, each with its stop token."""
+        return tuple(token for message in messages for token in (*self.text_ids(message.content), STOP_ID))
+
     def token_texts(self, ids: Any) -> list[str]:
         """The character of each token, or the name of the stop token."""
         return ["<end>" if token == STOP_ID else chr(token) for token in ids]

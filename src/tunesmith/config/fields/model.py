@@ -142,9 +142,8 @@ class ModelOptions:
     )
     resize_vocab: bool = option(
         False,
-        en="Make the embedding as large as the vocabulary of the tokenizer.",
-        zh="把词嵌入扩展到与分词器词表一样大。",
-        later="use a template whose tokens the model already has",
+        en="Make the embeddings large enough for the tokenizer, in multiples of 64; new tokens switch it on.",
+        zh="把词嵌入扩展到能容纳分词器词表（64 的倍数）；添加新词元时自动开启。",
         verbs=("train",),
     )
     split_special_tokens: bool = option(
@@ -157,27 +156,23 @@ class ModelOptions:
         (),
         en="Plain tokens to add to the vocabulary.",
         zh="要加入词表的普通词元。",
-        later="use the vocabulary of the model",
     )
     add_special_tokens: tuple[str, ...] = option(
         (),
         en="Special tokens to add to the vocabulary.",
         zh="要加入词表的特殊标记。",
-        later="use the vocabulary of the model",
         aliases=("new_special_tokens",),
     )
     new_special_tokens_config: str | None = option(
         None,
         en="YAML file of new special tokens with a description of each.",
         zh="新特殊标记及其含义的 YAML 文件。",
-        later="use the vocabulary of the model",
     )
     init_special_tokens: str = option(
         "noise_init",
         en="How the embeddings of new special tokens start.",
         zh="新特殊标记的词嵌入如何初始化。",
         choices=("noise_init", "desc_init", "desc_init_w_noise"),
-        later="use the vocabulary of the model",
     )
     rope_scaling: str | None = option(
         None,

@@ -10,80 +10,87 @@ from collections.abc import Sequence
 from typing import Any
 
 from tunesmith.data.formats.base import (
+    Ending,
     Fields,
     Format,
     check_given_columns,
     column_counts,
     notes_on_unread,
     require_column,
+    require_verdict_columns,
     text_of,
+    verdict_column,
 )
 from tunesmith.data.formats.tools import parse_tools
 from tunesmith.data.rows import RowError, type_name
 from tunesmith.data.schema import Columns, DatasetEntry, Layout
-from tunesmith.errors import DataError
 from tunesmith.types import Conversation, Message
 
-# (prompt, query, response) as they are named in files that are not registered anywhere.
+# (prompt, query) and the answers that may stand beside them, as they are named in files that are not registered.
 _KNOWN_LAYOUTS = (
-    ("instruction", "input", "output"),
-    ("instruction", "context", "response"),
-    ("prompt", None, "response"),
-    ("prompt", None, "completion"),
-    ("question", None, "answer"),
-    ("query", None, "response"),
-    ("input", None, "output"),
+    ("instruction", "input", ("output", "response")),
+    ("instruction", "context", ("response",)),
+    ("prompt", None, ("response", "completion")),
+    ("question", None, ("answer",)),
+    ("query", None, ("response",)),
+    ("input", None, ("output",)),
 )
 
 
 def recognise(name: str, rows: Sequence[Fields]) -> DatasetEntry | None:
-    """An entry for rows that have a question and an answer column of a known name."""
+    """An entry for rows that have a question and an answer (or a pair of them) in columns of a known name."""
     counts = column_counts(rows)
-    for prompt, query, response in _KNOWN_LAYOUTS:
-        has_both = counts[prompt] > 0 and counts[response] > 0
-        if not has_both or any(not isinstance(row.get(response), str | None) for row in rows[:5]):
+    pairs = ("chosen", "rejected") if counts["chosen"] and counts["rejected"] else ()
+    for prompt, query, responses in _KNOWN_LAYOUTS:
+        answers = pairs or tuple(name for name in responses if counts[name])[:1]
+        if not counts[prompt] or not answers or not _are_texts(rows[:5], (prompt, *answers)):
             continue
-        columns = Columns(
-            prompt=prompt,
-            query=query if query and counts[query] else None,
-            response=response,
-            history="history" if counts["history"] else None,
-            system="system" if counts["system"] else None,
-            tools="tools" if counts["tools"] else None,
-        )
+        optional = {part: part for part in ("history", "system", "tools") if counts[part]}
+        if query and counts[query]:
+            optional["query"] = query
+        if pairs:
+            columns = Columns(prompt=prompt, chosen="chosen", rejected="rejected", **optional)
+        else:
+            columns = Columns(prompt=prompt, response=answers[0], kto_tag=verdict_column(rows), **optional)
         return DatasetEntry(name=name, where=name, formatting="alpaca", columns=columns)
     return None
+
+
+def _are_texts(rows: Sequence[Fields], columns: Sequence[str]) -> bool:
+    return all(isinstance(row.get(column), str | None) for row in rows for column in columns)
 
 
 def check(entry: DatasetEntry, rows: Sequence[Fields]) -> list[str]:
     """Notes on columns that are not read. Raises: DataError when a named column is in no row."""
     require_column(entry, "prompt", rows)
-    if entry.columns_given == {"prompt"}:
-        raise DataError(
-            "the registry names only a prompt column, so the rows are plain documents without answers",
-            where=entry.where,
-            why="once 'columns' is given, a part that it does not name is not read",
-            fix='they fit `stage: pt`; for questions and answers add "response": "COLUMN" to "columns"',
-        )
-    require_column(entry, "response", rows)
+    require_verdict_columns(entry, rows)
+    if entry.columns.response is not None and not entry.holds_pairs:
+        require_column(entry, "response", rows)
     absent = check_given_columns(entry, rows)
     return absent + notes_on_unread(entry, rows, ("query", "system", "history", "tools", "images", "videos", "audios"))
 
 
-def convert(row: Fields, entry: DatasetEntry) -> Conversation:
-    """One alpaca row as a conversation. Raises: RowError when a field is missing, empty or not text."""
+def convert(row: Fields, entry: DatasetEntry, ending: Ending = "answer") -> Conversation:
+    """The turns of one alpaca row. Raises: RowError when a field is missing, empty or not text."""
     columns = entry.columns
-    prompt = text_of(row, columns.prompt)
-    query = text_of(row, columns.query)
-    question = "\n".join(part for part in (prompt, query) if part)
+    question = question_of(row, entry)
     if not question.strip():
         raise RowError(columns.prompt or "", "is empty, and there is no other prompt", "fill it or remove the row")
-    answer = text_of(row, columns.response, required=True)
+    answer = ""
+    if ending != "question":
+        answer = text_of(row, columns.response, required=ending == "answer")
     system = text_of(row, columns.system)
     messages = [Message("system", system)] if system else []
-    messages += _history(row, columns.history)
-    messages += [Message("user", question), Message("assistant", answer)]
+    messages += [*_history(row, columns.history), Message("user", question)]
+    if answer:
+        messages.append(Message("assistant", answer))
     return Conversation(tuple(messages), parse_tools(row, columns.tools))
+
+
+def question_of(row: Fields, entry: DatasetEntry) -> str:
+    """Prompt and query with a line break between them. Raises: RowError when one is not text."""
+    parts = (text_of(row, entry.columns.prompt), text_of(row, entry.columns.query))
+    return "\n".join(part for part in parts if part)
 
 
 def _history(row: Fields, column: str | None) -> list[Message]:

@@ -1,8 +1,9 @@
 """What a dataset format is, and the checks that all formats share.
 
-A format is three functions: recognise (is this the layout of these rows?), check (does the registered
-layout fit the first rows?) and convert (one row to a conversation). `check` looks at a few hundred rows
-at once, because a wrong column or tag name spoils every row alike and deserves one message, not 90,000.
+A format is four functions: recognise (is this the layout of these rows?), check (does the registered
+layout fit the first rows?), convert (the turns of one row) and answer (an answer that has a column of its
+own). `check` looks at a few hundred rows at once, because a wrong column or tag name spoils every row
+alike and deserves one message, not 90,000. What the turns are for is decided in `data/kinds`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 from tunesmith.data.rows import RowError, type_name
 from tunesmith.data.schema import DatasetEntry, Layout
@@ -18,6 +19,13 @@ from tunesmith.errors import DataError, did_you_mean
 from tunesmith.types import Conversation, Message
 
 Fields = Mapping[str, Any]
+Ending = Literal["answer", "question", "either"]
+"""What the last turn of a row must be; "question": the answers stand in columns of their own."""
+
+
+def text_answer(row: Fields, column: str, entry: DatasetEntry) -> Message:
+    """The answer in a column of plain text. Raises: RowError when it is missing, empty or not text."""
+    return Message("assistant", text_of(row, column, required=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +36,16 @@ class Format:
         layout: the columns and tags that apply where the registry does not give them.
         recognise: (name, first rows) -> an entry with the layout these rows have, or None.
         check: (entry, first rows) -> notes for the user. Raises: DataError when the layout cannot fit.
-        convert: (fields of a row, entry) -> conversation. Raises: RowError for a row that is not usable.
+        convert: (fields of a row, entry, ending) -> its turns, the last of them an answer, a question, or either.
+            Raises: RowError for a row that is not usable.
+        answer: (fields of a row, column, entry) -> the answer in that column. Raises: RowError as `convert`.
     """
 
     layout: Layout
     recognise: Callable[[str, Sequence[Fields]], DatasetEntry | None]
     check: Callable[[DatasetEntry, Sequence[Fields]], list[str]]
-    convert: Callable[[Fields, DatasetEntry], Conversation]
+    convert: Callable[[Fields, DatasetEntry, Ending], Conversation]
+    answer: Callable[[Fields, str, DatasetEntry], Message] = text_answer
 
 
 def text_of(row: Fields, column: str | None, *, required: bool = False) -> str:
@@ -68,6 +79,11 @@ def columns_in(rows: Sequence[Fields]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row))
 
 
+def verdict_column(rows: Sequence[Fields]) -> str | None:
+    """The column of true and false that unregistered rows give their answers, as it is usually called."""
+    return next((name for name in ("label", "kto_tag") if any(isinstance(row.get(name), bool) for row in rows)), None)
+
+
 def counted(counts: Counter[str], limit: int = 8) -> str:
     """`'human' (91x), 'gpt' (91x)`: names with their counts, most frequent first."""
     shown = ", ".join(f"'{name}' ({number}x)" for name, number in counts.most_common(limit))
@@ -85,7 +101,9 @@ def require_column(entry: DatasetEntry, part: str, rows: Sequence[Fields]) -> st
         raise DataError(
             f"the table 'columns' does not say which column holds the {part}",
             where=entry.where,
-            why="once 'columns' is given, a part that it does not name is not read",
+            why="once 'columns' is given, a part that it does not name is not read"
+            if entry.columns_given is not None
+            else f"no column is read as {part} by default",
             fix=f'add "{part}": "COLUMN"; the rows have: {", ".join(present)}',
         )
     if column not in present:
@@ -98,6 +116,13 @@ def require_column(entry: DatasetEntry, part: str, rows: Sequence[Fields]) -> st
             fix=f'{hint} Correct "columns": {{"{part}": ...}}, or set "formatting" to the right format.'.strip(),
         )
     return column
+
+
+def require_verdict_columns(entry: DatasetEntry, rows: Sequence[Fields]) -> None:
+    """Raises: DataError when rows that are to be compared or labelled lack the columns that say so."""
+    parts = ("chosen", "rejected") if entry.holds_pairs else ("kto_tag",) if entry.columns.kto_tag else ()
+    for part in parts:
+        require_column(entry, part, rows)
 
 
 def check_given_columns(entry: DatasetEntry, rows: Sequence[Fields]) -> list[str]:
@@ -145,15 +170,17 @@ _USUAL_COLUMNS = {
 }
 
 
-def check_turns(messages: Sequence[Message], field: str) -> None:
-    """Check the order of turns: user or tool first, then an assistant, and so on, an assistant last.
+def check_turns(messages: Sequence[Message], field: str, ending: Ending = "answer", first: int = 0) -> None:
+    """Check the order of turns: user or tool first, then an assistant, and so on, with the right one last.
 
-    Tool results that follow each other count as one turn.
+    Tool results that follow each other count as one turn. `first` is the place of the first turn in the field.
     Raises: RowError naming the first turn that is out of place.
     """
+    if not messages:
+        raise RowError(field, "holds no turns", "remove the row")
     assistant_next = False
     previous = "nothing"
-    for index, message in enumerate(messages):
+    for index, message in enumerate(messages, start=first):
         if message.role == "system":
             raise RowError(f"{field}[{index}]", "is a second system turn", "join it with the first")
         is_repeated_tool = message.role == "tool" and previous == "tool"
@@ -163,15 +190,16 @@ def check_turns(messages: Sequence[Message], field: str) -> None:
             raise RowError(f"{field}[{index}]", why, "user and assistant turns must alternate")
         assistant_next = message.role != "assistant"
         previous = message.role
-    if assistant_next:
-        raise RowError(f"{field}[{len(messages) - 1}]", "is the last turn, so no answer follows", "add the answer")
-    if not messages:
-        raise RowError(field, "holds no turns", "remove the row")
-    _check_not_empty(messages, field)
+    last = f"{field}[{first + len(messages) - 1}]"
+    if assistant_next and ending == "answer":
+        raise RowError(last, "is the last turn, so no answer follows", "add the answer")
+    if not assistant_next and ending == "question":
+        raise RowError(last, "is an answer, but the answers of the row stand in columns of their own", "remove it")
+    _check_not_empty(messages, field, first)
 
 
-def _check_not_empty(messages: Sequence[Message], field: str) -> None:
-    for index, message in enumerate(messages):
+def _check_not_empty(messages: Sequence[Message], field: str, first: int) -> None:
+    for index, message in enumerate(messages, start=first):
         says_nothing = not message.content.strip() and not message.tool_calls
         if says_nothing and message.role in ("user", "assistant"):
             raise RowError(f"{field}[{index}]", f"is an empty turn of the {message.role}", "fill it or remove the row")

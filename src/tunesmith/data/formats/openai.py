@@ -11,17 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tunesmith.data.formats import sharegpt
-from tunesmith.data.formats.base import (
-    Fields,
-    Format,
-    check_given_columns,
-    check_turns,
-    columns_in,
-    notes_on_unread,
-    require_column,
-    text_of,
-)
+from tunesmith.data.formats.base import Ending, Fields, Format, check_given_columns, notes_on_unread
 from tunesmith.data.formats.tools import parse_calls, parse_tools
+from tunesmith.data.formats.turns import possible_columns, read_answer, read_turns, require_turns
 from tunesmith.data.rows import RowError, type_name
 from tunesmith.data.schema import Columns, DatasetEntry, Layout, Tags
 from tunesmith.types import Conversation, Message, Role
@@ -33,43 +25,32 @@ LAYOUT = Layout(
 
 
 def recognise(name: str, rows: Sequence[Fields]) -> DatasetEntry | None:
-    """An entry for rows whose `messages` are role/content messages of user and assistant."""
-    for column in ("messages", "conversations", "conversation"):
-        messages = [message for row in rows for message in _mappings(row.get(column))]
-        roles = {message.get("role") for message in messages}
-        if {"user", "assistant"} <= roles:
-            tools = "tools" if "tools" in columns_in(rows) else None
-            columns = Columns(messages=column, tools=tools)
-            return DatasetEntry(name=name, where=name, formatting="openai", columns=columns, tags=LAYOUT.tags)
+    """An entry for rows of role/content messages, or of prompts and answers that are such messages."""
+    for columns in possible_columns(rows):
+        entry = DatasetEntry(name=name, where=name, formatting="openai", columns=columns, tags=LAYOUT.tags)
+        roles = {message.get("role") for message in require_turns(entry, rows) if "content" in message}
+        if {"user", "assistant"} <= roles or (columns.messages == "prompt" and "user" in roles):
+            return entry
     return None
 
 
 def check(entry: DatasetEntry, rows: Sequence[Fields]) -> list[str]:
     """Notes on what is not read. Raises: DataError when the columns or tags do not fit these rows."""
-    column = require_column(entry, "messages", rows)
+    messages = require_turns(entry, rows)
     absent = check_given_columns(entry, rows)
-    sharegpt.check_tags(entry, [message for row in rows for message in _mappings(row.get(column))])
+    sharegpt.check_tags(entry, messages)
     return absent + notes_on_unread(entry, rows, ("system", "tools", "images", "videos", "audios"))
 
 
-def convert(row: Fields, entry: DatasetEntry) -> Conversation:
-    """One row of OpenAI messages as a conversation. Raises: RowError when a message is unusable or out of place."""
-    column = str(entry.columns.messages)
-    raw = row.get(column)
-    if not isinstance(raw, list):
-        why = "is missing" if column not in row else f"is {type_name(raw)}, expected a list of messages"
-        raise RowError(column, why, "give the row its list of messages")
-    messages = [_message(item, entry.tags, f"{column}[{index}]") for index, item in enumerate(raw)]
-    system = text_of(row, entry.columns.system)
-    opening = (Message("system", system),) if system else ()
-    if messages and messages[0].role == "system":
-        opening, messages = (messages[0],), messages[1:]
-    check_turns(messages, column)
-    return Conversation((*opening, *messages), parse_tools(row, entry.columns.tools))
+def convert(row: Fields, entry: DatasetEntry, ending: Ending = "answer") -> Conversation:
+    """The turns of one row of OpenAI messages. Raises: RowError when a message is unusable or out of place."""
+    turns = read_turns(row, entry, ending, _message)
+    return Conversation(tuple(turns), parse_tools(row, entry.columns.tools))
 
 
-def _mappings(value: Any) -> list[Mapping[str, Any]]:
-    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
+def answer(row: Fields, column: str, entry: DatasetEntry) -> Message:
+    """The answer in a column of its own. Raises: RowError when there is none."""
+    return read_answer(row, column, entry, _message)
 
 
 def _message(raw: Any, tags: Tags, field: str) -> Message:
@@ -129,4 +110,4 @@ def _weight(value: Any, field: str) -> float | None:
     return float(value)
 
 
-FORMAT = Format(LAYOUT, recognise, check, convert)
+FORMAT = Format(LAYOUT, recognise, check, convert, answer)

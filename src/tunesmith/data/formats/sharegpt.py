@@ -14,17 +14,16 @@ from dataclasses import fields, replace
 from typing import Any
 
 from tunesmith.data.formats.base import (
+    Ending,
     Fields,
     Format,
     check_given_columns,
-    check_turns,
-    columns_in,
     counted,
     notes_on_unread,
-    require_column,
     text_of,
 )
 from tunesmith.data.formats.tools import parse_calls, parse_tools
+from tunesmith.data.formats.turns import possible_columns, read_answer, read_turns, require_turns
 from tunesmith.data.rows import RowError, type_name
 from tunesmith.data.schema import Columns, DatasetEntry, Layout, Tags
 from tunesmith.errors import DataError
@@ -41,18 +40,11 @@ _ASSISTANT_NAMES = ("gpt", "assistant", "chatgpt", "bard", "bing")
 
 def recognise(name: str, rows: Sequence[Fields]) -> DatasetEntry | None:
     """An entry for rows whose `conversations` (or `messages`) hold from/value or role/content messages."""
-    for column in ("conversations", "conversation", "messages"):
-        messages = [message for row in rows for message in _messages_in(row, column)]
-        tags = _tags_of(messages)
-        if tags is None:
-            continue
-        present = columns_in(rows)
-        columns = Columns(
-            messages=column,
-            system="system" if "system" in present else None,
-            tools="tools" if "tools" in present else None,
-        )
-        return DatasetEntry(name=name, where=name, formatting="sharegpt", columns=columns, tags=tags)
+    for columns in possible_columns(rows):
+        entry = DatasetEntry(name=name, where=name, formatting="sharegpt", columns=columns)
+        tags = _tags_of(require_turns(entry, rows))
+        if tags is not None:
+            return replace(entry, tags=tags)
     return None
 
 
@@ -68,16 +60,11 @@ def _tags_of(messages: Sequence[Mapping[str, Any]]) -> Tags | None:
     return None
 
 
-def _messages_in(row: Fields, column: str) -> list[Mapping[str, Any]]:
-    value = row.get(column)
-    return [message for message in value if isinstance(message, Mapping)] if isinstance(value, list) else []
-
-
 def check(entry: DatasetEntry, rows: Sequence[Fields]) -> list[str]:
     """Notes on what is not read. Raises: DataError when the columns or tags do not fit these rows."""
-    column = require_column(entry, "messages", rows)
+    messages = require_turns(entry, rows)
     absent = check_given_columns(entry, rows)
-    check_tags(entry, [message for row in rows for message in _messages_in(row, column)])
+    check_tags(entry, messages)
     return absent + notes_on_unread(entry, rows, ("system", "tools", "images", "videos", "audios"))
 
 
@@ -155,20 +142,17 @@ def _set_tags(tags: Tags) -> str:
     return f'set "tags": {json.dumps(table, ensure_ascii=False)}'
 
 
-def convert(row: Fields, entry: DatasetEntry) -> Conversation:
-    """One sharegpt row as a conversation. Raises: RowError when a message is unusable or out of place."""
-    column = str(entry.columns.messages)
-    raw = row.get(column)
-    if not isinstance(raw, list):
-        why = "is missing" if column not in row else f"is {type_name(raw)}, expected a list of messages"
-        raise RowError(column, why, "give the row its list of messages")
-    messages = [_message(item, entry.tags, f"{column}[{index}]") for index, item in enumerate(raw)]
-    system = text_of(row, entry.columns.system)
-    if messages and messages[0].role == "system":
-        system, messages = messages[0].content, messages[1:]
-    check_turns(messages, column)
-    opening = (Message("system", system),) if system else ()
-    return Conversation((*opening, *messages), parse_tools(row, entry.columns.tools))
+def convert(row: Fields, entry: DatasetEntry, ending: Ending = "answer") -> Conversation:
+    """The turns of one sharegpt row. Raises: RowError when a message is unusable or out of place."""
+    turns = read_turns(row, entry, ending, _message)
+    if turns[0].role == "system" and not turns[0].content:
+        turns = turns[1:]  # an empty system text is none
+    return Conversation(tuple(turns), parse_tools(row, entry.columns.tools))
+
+
+def answer(row: Fields, column: str, entry: DatasetEntry) -> Message:
+    """The answer in a column of its own. Raises: RowError when there is none."""
+    return read_answer(row, column, entry, _message)
 
 
 def _message(raw: Any, tags: Tags, field: str) -> Message:
@@ -191,4 +175,4 @@ def _message(raw: Any, tags: Tags, field: str) -> Message:
     raise RowError(f"{field}.{tags.role_tag}", f"is {role!r}, which is no known speaker", f"known: {known}")
 
 
-FORMAT = Format(LAYOUT, recognise, check, convert)
+FORMAT = Format(LAYOUT, recognise, check, convert, answer)
