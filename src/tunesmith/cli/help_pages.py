@@ -114,6 +114,27 @@ PAGES: dict[str, Page] = {
             ("export_device", "cpu or auto", "合并所用设备：cpu 或 auto"),
         ),
     ),
+    "expand": Page(
+        "expand [FILE.yaml] [key=value ...]",
+        (
+            "Writes a deeper model whose new blocks change nothing yet; logits before and after are compared. Training "
+            "with use_llama_pro: true and freeze_trainable_layers: NUM_EXPAND then trains these blocks alone.",
+            "生成一个更深、但输出完全不变的模型，并比对前后的 logits；之后设置 use_llama_pro: true 与 "
+            "freeze_trainable_layers: 新增层数，即可只训练新增的层。",
+        ),
+        (
+            (
+                "expand --model_name_or_path DIR --output_dir models/deeper --num_expand 8",
+                "8 blocks, each after an equal number of layers",
+                "均匀插入 8 层",
+            ),
+        ),
+        (
+            MODEL,
+            ("num_expand", "how many blocks are added; it must divide the layers", "新增层数，须能整除原层数"),
+            ("output_dir", "folder of the expanded model", "扩展后模型的文件夹"),
+        ),
+    ),
     "config": Page(
         "config show FILE.yaml [key=value ...] | config schema | config reference",
         ("Shows what a file really means, before it runs.", "在运行之前查看配置文件的实际含义。"),

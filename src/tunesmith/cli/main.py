@@ -31,6 +31,11 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "merge adapters into a model and prove the result",
         "合并 LoRA 并验证导出结果",
     ),
+    "expand": (
+        "tunesmith.cli.expand:run",
+        "add blocks that change nothing yet, to train them alone",
+        "插入初始不起作用的新层，供单独训练（LLaMA Pro）",
+    ),
     "config": (
         "tunesmith.cli.config:run",
         "show effective settings, the JSON schema, the reference",

@@ -11,6 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from tunesmith.config.rules_preferences import EXO_LABEL_SMOOTHING
+from tunesmith.config.schedules import WATCHING
+
 
 @dataclass
 class Facts:
@@ -34,6 +37,23 @@ class Facts:
 def _lora_alpha(facts: Facts) -> None:
     if facts["lora_alpha"] is None:
         facts.decide("lora_alpha", 2 * facts["lora_rank"], "twice lora_rank")
+
+
+def _label_smoothing(facts: Facts) -> None:
+    if facts["stage"] == "dpo" and facts["pref_loss"] == "exo_pair" and "dpo_label_smoothing" not in facts.given:
+        facts.decide("dpo_label_smoothing", EXO_LABEL_SMOOTHING, "pref_loss exo_pair needs one above 0; the paper's")
+
+
+def _oft(facts: Facts) -> None:
+    if facts["oft_rank"] > 0 and "oft_block_size" not in facts.given:
+        facts.decide("oft_block_size", 0, "oft_rank sets the number of blocks, and with it their size")
+    if facts["finetuning_type"] == "oft" and "oft_target" not in facts.given and "lora_target" in facts.given:
+        facts.decide("oft_target", facts["lora_target"], "as lora_target, which the public tool reads for OFT")
+
+
+def _new_tokens(facts: Facts) -> None:
+    if facts["add_tokens"] or facts["add_special_tokens"] or facts["new_special_tokens_config"]:
+        facts.decide("resize_vocab", True, "new tokens need rows in the embeddings")
 
 
 def _packing(facts: Facts) -> None:
@@ -71,14 +91,17 @@ def _best(facts: Facts) -> None:
     watches = (
         facts["load_best_model_at_end"]
         or facts["early_stopping_steps"] is not None
-        or facts["lr_scheduler_type"] == "reduce_lr_on_plateau"
+        or facts["lr_scheduler_type"] in WATCHING
         or (facts["save_best"] and facts["eval_strategy"] != "no")
     )
     if watches and facts["metric_for_best_model"] is None:
-        facts.decide("metric_for_best_model", "loss", "the evaluation loss is the usual measure")
+        by_reward = facts["stage"] in ("ppo", "grpo")
+        metric, why = ("reward", "is what the stage raises") if by_reward else ("loss", "is the usual measure")
+        facts.decide("metric_for_best_model", metric, f"the evaluation {metric} {why}")
     metric = facts["metric_for_best_model"]
     if metric is not None and facts["greater_is_better"] is None:
-        facts.decide("greater_is_better", not metric.endswith("loss"), f"metric_for_best_model is {metric}")
+        falls = metric.endswith(("loss", "perplexity", "kl"))
+        facts.decide("greater_is_better", not falls, f"metric_for_best_model is {metric}")
 
 
 def _warmup(facts: Facts) -> None:
@@ -91,9 +114,16 @@ def _warmup(facts: Facts) -> None:
         facts.decide("warmup_ratio", 0.0, "warmup_steps is set and takes precedence")
 
 
+def _schedule_free(facts: Facts) -> None:
+    if facts["optim"].startswith("schedule_free_") and "lr_scheduler_type" not in facts.given:
+        facts.decide("lr_scheduler_type", "constant", f"optim {facts['optim']} takes the place of a schedule")
+
+
 def _checkpointing(facts: Facts) -> None:
     if facts["disable_gradient_checkpointing"] and facts["gradient_checkpointing"] is None:
         facts.decide("gradient_checkpointing", False, "disable_gradient_checkpointing is set")
+    elif facts["use_unsloth_gc"] and facts["gradient_checkpointing"] is None:
+        facts.decide("gradient_checkpointing", True, "use_unsloth_gc asks for it")
 
 
 def _data_seed(facts: Facts) -> None:
@@ -112,11 +142,15 @@ def _home(facts: Facts) -> None:
 
 DECISIONS: tuple[Callable[[Facts], None], ...] = (
     _lora_alpha,
+    _label_smoothing,
+    _oft,
+    _new_tokens,
     _packing,
     _train,
     _evaluate,
     _eval_steps,
     _eval_batch,
+    _schedule_free,
     _best,
     _warmup,
     _checkpointing,

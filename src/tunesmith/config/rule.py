@@ -1,4 +1,7 @@
-"""What a rule between settings, and a note on settings, consist of. The rows themselves stand in `rules.py`."""
+"""The forms of a rule and of a note: one row each, so that the tables (`rules*.py`) read like lists.
+
+A table that belongs to one concern lies in a file of its own and is joined in rules.py.
+"""
 
 from __future__ import annotations
 

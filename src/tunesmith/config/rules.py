@@ -11,15 +11,20 @@ from typing import Any
 
 from tunesmith.config.cast import show
 from tunesmith.config.load import Loaded
+from tunesmith.config.optimizers import optimizer_options
 from tunesmith.config.quantization_rules import QUANTIZATION_NOTES, QUANTIZATION_RULES
 from tunesmith.config.rule import MODEL_VERBS, Note, Rule
+from tunesmith.config.rules_methods import METHOD_NOTES, METHOD_RULES
+from tunesmith.config.rules_optimizers import OPTIMIZER_NOTES, OPTIMIZER_RULES
+from tunesmith.config.rules_preferences import PREFERENCE_NOTES, PREFERENCE_RULES
+from tunesmith.config.schedules import schedule_options
 from tunesmith.config.schema import Config, specs
 from tunesmith.config.spec import FieldSpec
 from tunesmith.errors import ConfigError
 
 
 def _evaluates(c: Config) -> bool:
-    return c.do_eval or c.eval_strategy != "no"
+    return c.do_eval or c.do_predict or c.eval_strategy != "no"
 
 
 def _has_eval_data(c: Config) -> bool:
@@ -79,7 +84,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "evaluation has data",
-        ("eval_strategy", "do_eval", "eval_dataset", "val_size"),
+        ("eval_strategy", "do_eval", "do_predict", "eval_dataset", "val_size"),
         lambda c, g: _evaluates(c) and not _has_eval_data(c),
         "there is nothing to evaluate on: neither eval_dataset nor val_size is set",
         "set val_size: 0.1 to hold out a tenth of the rows, or name an eval_dataset",
@@ -113,16 +118,11 @@ RULES: tuple[Rule, ...] = (
         "set eval_strategy: steps or epoch",
     ),
     Rule(
-        "a plateau is seen by evaluation",
-        ("lr_scheduler_type", "eval_strategy"),
-        lambda c, g: c.lr_scheduler_type == "reduce_lr_on_plateau" and c.eval_strategy == "no",
-        "lr_scheduler_type reduce_lr_on_plateau follows the evaluation, but eval_strategy is no",
-        "set eval_strategy: steps or epoch, or use another schedule",
-    ),
-    Rule(
         "the metric of the best model is measured",
         ("metric_for_best_model", "compute_accuracy"),
-        lambda c, g: (c.metric_for_best_model or "").endswith("accuracy") and not c.compute_accuracy,
+        lambda c, g: (
+            c.stage in ("pt", "sft") and (c.metric_for_best_model or "").endswith("accuracy") and not c.compute_accuracy
+        ),
         "metric_for_best_model is {metric_for_best_model}, but accuracy is not measured",
         "set compute_accuracy: true, or metric_for_best_model: loss",
     ),
@@ -156,6 +156,28 @@ RULES: tuple[Rule, ...] = (
         "keep one of them",
     ),
     Rule(
+        "offloading checkpointing on or off",
+        ("use_unsloth_gc", "disable_gradient_checkpointing"),
+        lambda c, g: c.use_unsloth_gc and (c.disable_gradient_checkpointing or c.gradient_checkpointing is False),
+        "use_unsloth_gc asks for gradient checkpointing, which is switched off",
+        "keep one of them",
+    ),
+    Rule(
+        "random weights are all trained",
+        ("train_from_scratch", "finetuning_type"),
+        lambda c, g: c.train_from_scratch and c.finetuning_type != "full",
+        "train_from_scratch starts from random weights, of which finetuning_type {finetuning_type} would leave most "
+        "as they are",
+        "set finetuning_type: full, or train_from_scratch: false",
+    ),
+    Rule(
+        "shifted attention chooses its kernel",
+        ("shift_attn", "flash_attn"),
+        lambda c, g: c.shift_attn and c.flash_attn == "disabled",
+        "shift_attn and flash_attn: disabled contradict each other",
+        "set flash_attn: auto",
+    ),
+    Rule(
         "frozen training trains something",
         ("freeze_trainable_layers", "freeze_extra_modules"),
         lambda c, g: c.finetuning_type == "freeze" and c.freeze_trainable_layers == 0 and not c.freeze_extra_modules,
@@ -185,11 +207,19 @@ RULES: tuple[Rule, ...] = (
         "set export_dir to a new folder",
         ("export",),
     ),
+    *OPTIMIZER_RULES,
+    *METHOD_RULES,
     *QUANTIZATION_RULES,
+    *PREFERENCE_RULES,
 )
 
 
 NOTES: tuple[Note, ...] = (
+    Note(
+        "checkpointing without offloading",
+        lambda c, g: c.use_unsloth_gc,
+        "use_unsloth_gc: the built-in gradient checkpointing is used; it keeps the inputs of the layers on the device",
+    ),
     Note(
         "steps replace epochs",
         lambda c, g: c.max_steps > 0 and "num_train_epochs" in g,
@@ -230,18 +260,40 @@ NOTES: tuple[Note, ...] = (
         lambda c, g: _has_eval_data(c) and not _evaluates(c),
         "there is evaluation data, but do_eval is false and eval_strategy is no: it is not used",
     ),
+    *OPTIMIZER_NOTES,
+    *METHOD_NOTES,
     *QUANTIZATION_NOTES,
+    *PREFERENCE_NOTES,
 )
 
 
 def check_rules(config: Config, loaded: Loaded, verb: str) -> list[ConfigError]:
     """The rules of `verb` that the configuration breaks, as errors ready to raise."""
     given = frozenset(loaded.values)
-    return [
+    broken = [
         ConfigError(rule.what.format(**config.__dict__), where=_where(rule.keys, loaded), fix=rule.fix)
         for rule in RULES
         if verb in rule.verbs and rule.broken(config, given)
     ]
+    return broken + (_argument_errors(config, loaded) if verb == "train" and not broken else [])
+
+
+def _argument_errors(config: Config, loaded: Loaded) -> list[ConfigError]:
+    """What is wrong inside `optim_args` and `lr_scheduler_kwargs`."""
+    errors = []
+    for key, check in (
+        ("optim_args", lambda: optimizer_options(config)),
+        (
+            "lr_scheduler_kwargs",
+            lambda: schedule_options(config.lr_scheduler_type, config.lr_scheduler_kwargs, config.learning_rate),
+        ),
+    ):
+        try:
+            check()
+        except ConfigError as err:
+            err.where = err.where or _where((key,), loaded)
+            errors.append(err)
+    return errors
 
 
 def notes_on_use(config: Config, loaded: Loaded, verb: str) -> list[str]:
@@ -296,16 +348,26 @@ def _noop_notes(loaded: Loaded, verb: str) -> list[str]:
 
 
 def _unused_notes(config: Config, loaded: Loaded, verb: str) -> list[str]:
-    """One line for the given keys that the chosen finetuning type does not read."""
+    """A line each for the given keys that the chosen finetuning type, and the chosen stage, do not read."""
     unused = [
         name
         for name, value in loaded.values.items()
         if verb == "train"
-        and specs()[name].methods
         and value != specs()[name].default
-        and config.finetuning_type not in specs()[name].methods
+        and not _is_read(specs()[name].methods, config.finetuning_type)
     ]
-    return [f"{', '.join(unused)}: not read by finetuning_type {config.finetuning_type}"] if unused else []
+    elsewhere = [
+        name
+        for name, value in loaded.values.items()
+        if verb == "train" and value != specs()[name].default and not _is_read(specs()[name].stages, config.stage)
+    ]
+    notes = [f"{', '.join(unused)}: not read by finetuning_type {config.finetuning_type}"] if unused else []
+    return notes + ([f"{', '.join(elsewhere)}: not read by stage {config.stage}"] if elsewhere else [])
+
+
+def _is_read(readers: tuple[str, ...], chosen: str) -> bool:
+    """No readers named: all read it."""
+    return not readers or chosen in readers
 
 
 def _where(keys: tuple[str, ...], loaded: Loaded) -> str:

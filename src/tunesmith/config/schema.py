@@ -17,7 +17,7 @@ from tunesmith.config.fields.export import ExportOptions
 from tunesmith.config.fields.generation import GenerationOptions
 from tunesmith.config.fields.media import MediaOptions
 from tunesmith.config.fields.megatron import MegatronOptions
-from tunesmith.config.fields.method import FreezeOptions, LoraOptions, MethodOptions, OftOptions
+from tunesmith.config.fields.method import ADAPTER_METHODS, FreezeOptions, LoraOptions, MethodOptions, OftOptions
 from tunesmith.config.fields.model import ModelOptions
 from tunesmith.config.fields.optimizers import OptimizerOptions
 from tunesmith.config.fields.quantization import QuantizationOptions
@@ -67,6 +67,11 @@ class Config(
         if unknown:
             raise TypeError(f"Config has no key {sorted(unknown)[0]}")
         self.__dict__.update({name: settings.get(name, spec.default) for name, spec in specs().items()})
+
+    @property
+    def trains_adapter(self) -> bool:
+        """Whether training makes an adapter beside the weights, rather than other weights."""
+        return self.finetuning_type in ADAPTER_METHODS
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Config) and self.__dict__ == other.__dict__

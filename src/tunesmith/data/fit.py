@@ -1,7 +1,8 @@
 """Which stage a dataset fits: what its layout holds, against the kind of rows that the stage learns from.
 
-A dataset that does not fit is refused before any row is converted, with the stage that it fits, or with the columns that
-its entry should name where the rows have them. The public tool drops such rows one by one, or trains on half of them.
+A dataset that does not fit is refused before any row is converted, with the stage that it fits, or with the columns
+that its entry should name where the rows have them. The public tool drops such rows one by one, or trains on half of
+them.
 """
 
 from __future__ import annotations
@@ -51,11 +52,13 @@ def recognise(name: str, first: Sequence[Mapping[str, Any]], kind: KindName) -> 
     if other is not None:
         return other
     counts = column_counts(first)
-    raise DataError(
-        f"the format of '{name}' is not recognised: its columns are {counted(counts)}",
-        where=name,
-        fix='register it in dataset_info.json with "formatting" and "columns"',
-    )
+    fix = 'register it in dataset_info.json with "formatting" and "columns"'
+    if counts["chosen"] and counts["rejected"]:
+        fix = (
+            'register it in dataset_info.json with "ranking": true and '
+            '"columns": {"prompt": "COLUMN", "chosen": "chosen", "rejected": "rejected"}'
+        )
+    raise DataError(f"the format of '{name}' is not recognised: its columns are {counted(counts)}", where=name, fix=fix)
 
 
 def _plain_entry(name: str, first: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> DatasetEntry | None:
@@ -92,12 +95,14 @@ def check_stage(entry: DatasetEntry, kind: KindName, stage: str, first: Sequence
     if kind in possible:
         return
     wanted, made_for = KINDS[kind], KINDS[possible[0]]
-    stages = " or ".join(f"`stage: {name}`" for each in possible for name in KINDS[each].stages)
+    *others, last = (name for each in possible for name in KINDS[each].stages)
+    stages = f"{', '.join(others)} or {last}" if others else last
     raise DataError(
         f"dataset '{entry.name}' holds {made_for.holds}, which `stage: {stage}` cannot learn from",
         where=entry.where,
         why=_why(entry, kind),
-        fix=_column_to_name(entry, kind, first) or f"it fits {stages}; `stage: {stage}` needs {wanted.needs}",
+        fix=_column_to_name(entry, kind, first)
+        or f"it fits stage {stages}; {_if_answered(entry, kind) or f'`stage: {stage}` needs {wanted.needs}'}",
     )
 
 
@@ -125,6 +130,11 @@ def _column_to_name(entry: DatasetEntry, kind: KindName, first: Sequence[Mapping
     texts = [name for name in _TEXT_COLUMNS if counts[name]]
     if kind == "text" and texts and entry.columns_given is None:
         return f'add to the entry: "columns": {{"prompt": "{texts[0]}"}}'
-    if kind == "conversation" and kinds_of(entry)[0] == "text":
-        return 'documents fit `stage: pt`; if the rows have answers, add to the "columns": "response": "COLUMN"'
+    return ""
+
+
+def _if_answered(entry: DatasetEntry, kind: KindName) -> str:
+    """What to add where a registered entry names prompts and no answers, which the rows may have."""
+    if kind == "conversation" and kinds_of(entry)[0] == "text" and entry.columns_given is not None:
+        return 'if the rows have answers, add to the "columns" of the entry: "response": "COLUMN"'
     return ""

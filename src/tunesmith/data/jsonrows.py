@@ -30,7 +30,10 @@ _decode = json.JSONDecoder().raw_decode
 _NEXT_OBJECT = re.compile(r"[,\n\]}]\s*(?=\{)")
 _SPACE = re.compile(r"[ \t\r\n]*")
 # Keys that mark an object as a row when no row before it could be read.
-_ROW_KEYS = frozenset({"instruction", "conversations", "messages", "prompt", "text", "question", "output", "query"})
+_ROW_KEYS = frozenset(
+    {"instruction", "conversations", "messages", "prompt", "text", "question", "output", "query"}
+    | {"chosen", "rejected", "completion"}
+)
 
 
 def read_json(path: Path, dataset: str, shown: str) -> RowStream:

@@ -90,14 +90,17 @@ class Totals:
     mean_length: float
 
     def lines(self, use: str) -> list[str]:
-        """Two lines for people."""
+        """Up to two lines for people."""
         share = 100 * self.num_trained_tokens / max(1, self.num_tokens)
         examples = f" in {self.num_examples:,} examples" if self.num_examples != self.num_rows else ""
-        return [
+        lines = [
             f"{use}: {self.num_rows:,} rows{examples}, {self.num_tokens:,} tokens, {self.num_trained_tokens:,} trained "
-            f"({share:.1f} %); tokens per example: mean {self.mean_length:,.0f}, longest {self.max_length:,}",
-            f"{use}: {self.num_stops:,} of {self.num_turns:,} trained turns end in a trained stop token",
+            f"({share:.1f} %); tokens per example: mean {self.mean_length:,.0f}, longest {self.max_length:,}"
         ]
+        if self.num_turns:
+            ended = f"{self.num_stops:,} of {self.num_turns:,} trained turns end in a trained stop token"
+            lines.append(f"{use}: {ended}")
+        return lines
 
 
 @dataclass
@@ -159,8 +162,16 @@ class Ledger:
         lines = _table(self.files)
         for use, totals in self.totals.items():
             lines += totals.lines(use)
-        lines += self._loss_lines()
+        lines += self._split_lines() + self._loss_lines()
         return lines + [f"note: {note}" for note in self.notes]
+
+    def _split_lines(self) -> list[str]:
+        num_split = sum(counts.num_split for counts in self.files)
+        if not num_split:
+            return []
+        num_chunks = sum(entry.num_chunks for entry in self.entries if entry.num_chunks > 1)
+        into = f"{num_chunks:,} chunks of at most cutoff_len tokens"
+        return [f"split: {num_split:,} long documents into {into}; no token is lost"]
 
     def _loss_lines(self) -> list[str]:
         lines = []
@@ -173,10 +184,6 @@ class Ledger:
         num_cut_tokens = sum(counts.num_cut_tokens for counts in self.files)
         if num_cut_tokens:
             lines.append(f"cut: {num_cut_tokens:,} tokens beyond cutoff_len")
-        num_split = sum(counts.num_split for counts in self.files)
-        if num_split:
-            num_chunks = sum(entry.num_chunks for entry in self.entries if entry.num_chunks > 1)
-            lines.append(f"split: {num_split:,} rows into {num_chunks:,} chunks of at most cutoff_len tokens; no token is lost")
         if self._repeats:
             first, number = self._repeats.most_common(1)[0]
             lines.append(

@@ -42,7 +42,9 @@ class Placeholders:
         if not keys:
             return message
         found.update(keys)
-        return replace(message, content=_PLACEHOLDER.sub(lambda match: self._values[match[1]] or match[0], message.content))
+        return replace(
+            message, content=_PLACEHOLDER.sub(lambda match: self._values[match[1]] or match[0], message.content)
+        )
 
     def notes(self) -> list[str]:
         """What was filled, what stands unfilled, and what was given for nothing."""

@@ -88,10 +88,10 @@ def prepare(
     ledger.notes.extend(intake.placeholders.notes())
     ledger.check()
     _refuse_nothing(train, ledger)
-    _refuse_missing_stops(train, config.min_stop_fraction, config.cutoff_len)
+    _refuse_missing_stops(train, config.min_stop_fraction, config.cutoff_len, intake.kind)
     finish = KINDS[intake.kind].finish
-    store = finish(train.store, "train")
-    evals = {name: finish(rows.store, "eval") for name, rows in eval_rows.items()}
+    store = finish(train.store, "train", config.cutoff_len)
+    evals = {name: finish(rows.store, "eval", config.cutoff_len) for name, rows in eval_rows.items()}
     return Prepared(store, evals, ledger, _fingerprint([*datasets, *eval_datasets], store, evals))
 
 
@@ -107,9 +107,7 @@ def _check_settings(config: Config) -> None:
         )
 
 
-def make_intake(
-    config: Config, renderer: ExampleRenderer, ledger: Ledger, kind: KindName | None = None
-) -> Intake:
+def make_intake(config: Config, renderer: ExampleRenderer, ledger: Ledger, kind: KindName | None = None) -> Intake:
     """The settings that all datasets of a configuration are taken in with."""
     from tunesmith.render import RenderPolicy
 
@@ -186,11 +184,18 @@ def _refuse_nothing(train: BuiltRows, ledger: Ledger) -> None:
     )
 
 
-def _refuse_missing_stops(train: BuiltRows, min_stop_fraction: float, cutoff_len: int) -> None:
+def _refuse_missing_stops(train: BuiltRows, min_stop_fraction: float, cutoff_len: int, kind: KindName) -> None:
     """Raises: DataError when too few trained turns end in a trained stop token, with the cause."""
     num_turns, num_stops = int(train.turns.sum()), int(train.stops.sum())
     if not num_turns or num_stops >= min_stop_fraction * num_turns:
         return
+    if kind == "text":
+        raise DataError(
+            f"the tokenizer names no end token, so none of the {num_turns} documents would end",
+            where="model_name_or_path",
+            why="the model would learn not to stop",
+            fix="choose a model whose tokenizer has an end token, or accept it with `min_stop_fraction: 0`",
+        )
     num_missing_whole = int((train.turns - train.stops)[~train.cut].sum())
     what = (
         f"only {num_stops} of {num_turns} trained turns ({100 * num_stops / num_turns:.1f} %) end in a trained "

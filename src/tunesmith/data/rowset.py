@@ -43,9 +43,7 @@ def _content(row: TrainingRow) -> list[Any]:
 
 
 def _said(messages: Sequence[Message]) -> list[Any]:
-    return [
-        [m.role, m.content, m.reasoning, [[c.name, c.arguments] for c in m.tool_calls], m.weight] for m in messages
-    ]
+    return [[m.role, m.content, m.reasoning, [[c.name, c.arguments] for c in m.tool_calls], m.weight] for m in messages]
 
 
 @dataclass

@@ -36,6 +36,8 @@ def export(resolved: Resolved) -> int:
         ExportError: refused before writing, a full disk, or a proof that could not run.
         ModelError, TemplateError: the parts do not fit each other.
     """
+    from tunesmith.model.load import model_options
+
     destination = check_destination(resolved.config)
     located = locate(resolved)
     config = replace(resolved.config, model_name_or_path=located.model)
@@ -44,10 +46,11 @@ def export(resolved: Resolved) -> int:
     refuse_idle_adapters(located)
     dtype = _export_dtype(config)
     check_disk(base, destination, dtype)
+    _, option_notes = model_options(config, for_training=False, adapters=located.adapters)
     renderer = open_renderer(config, located)
     template = choose_chat_template(renderer)
     adapters_note = "" if located.adapters else "no adapter is named: the base is written as it is"
-    for note in (*resolved.notes, *located.notes, *renderer.notes, adapters_note, template.note):
+    for note in (*resolved.notes, *located.notes, *option_notes, *renderer.notes, adapters_note, template.note):
         _say(f"note: {note}" if note else "")
     destination.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{destination.name}.part-", dir=destination.parent))
@@ -85,17 +88,21 @@ def _write(config: Config, located: Located, renderer: Renderer, template: ChatT
     """
     from safetensors import SafetensorError
 
+    from tunesmith.model.load import model_options
     from tunesmith.model.quiet import quiet_transformers
 
     model = _merged(config, located)
     _settle_generation(model, renderer)
     is_tied = bool(model.config.get_text_config().tie_word_embeddings)
+    rope, _ = model_options(config, for_training=False, adapters=located.adapters)
     tokenizer = renderer.tokenizer
     own_template, tokenizer.chat_template = tokenizer.chat_template, template.jinja
     try:
         with quiet_transformers():
             model.save_pretrained(part, max_shard_size=f"{config.export_size}GB")
             tokenizer.save_pretrained(part)
+        if rope.scaling is not None:  # config.json holds it; this says that it is not to be applied once more
+            rope.scaling.write(part)
     except (OSError, SafetensorError) as error:  # safetensors does not report a full disk as an OSError
         raise ExportError(
             f"writing to {part.parent} failed: {getattr(error, 'strerror', None) or error}",
@@ -124,7 +131,8 @@ def _merged(config: Config, located: Located) -> Any:
     uses_gpu = config.export_device == "auto" and torch.cuda.is_available()
     is_one_rounding = len(located.adapters) <= 1 and _base_dtype(config) == dtype
     while_merging = dtype if is_one_rounding else torch.float32
-    model = load_model(config, dtype=while_merging, device="cuda" if uses_gpu else "cpu", for_training=False)
+    device = "cuda" if uses_gpu else "cpu"
+    model = load_model(config, dtype=while_merging, device=device, for_training=False, adapters=located.adapters)
     return merge_adapters(model, located.adapters).to(dtype)
 
 

@@ -23,6 +23,9 @@ from torch import Tensor, nn
 
 from tunesmith.infer.engine import SamplingParams, num_new_tokens
 from tunesmith.infer.sampling import choose_tokens
+from tunesmith.model.growing_cache import growing_cache
+from tunesmith.model.kernels import PLAIN_ATTENTION
+from tunesmith.model.rope import context_length
 
 MAX_BATCH_TOKENS = 8192
 """Default for rows x (longest prompt + new tokens): the size of the key/value cache of one batch."""
@@ -37,12 +40,24 @@ class Rollout:
 
 
 @contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients inside the block; then every submodule has the mode back that it had."""
+    modes = [(part, part.training) for part in module.modules()]
+    try:
+        module.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        for part, mode in modes:  # not `module.train()`: some may be in evaluation mode on purpose
+            part.training = mode
+
+
+@contextmanager
 def generating(model: Any, compute_dtype: torch.dtype = torch.float32) -> Iterator[None]:
     """Let a model that is being trained generate inside the block, and put everything back after it.
 
     Evaluation mode (no dropout, and with it no gradient checkpointing, which would switch the cache off), no
     gradients, an attention that knows padding in place of the one over flat rows, products in `compute_dtype`.
-    Every module gets its own mode back: in training some may be in evaluation mode on purpose.
 
     Args:
         model: a transformers causal language model, with or without PEFT around it.
@@ -52,19 +67,16 @@ def generating(model: Any, compute_dtype: torch.dtype = torch.float32) -> Iterat
     device_type = next(model.parameters()).device.type
     # an outer autocast would keep the weights it narrowed here, without gradients, for the training step after it
     assert not torch.is_autocast_enabled(device_type), "leave autocast before generating"
-    modes = [(module, module.training) for module in model.modules()]
     attention = base.config._attn_implementation
     autocast = nullcontext() if compute_dtype == torch.float32 else torch.autocast(device_type, dtype=compute_dtype)
     try:
-        model.eval()
         if attention not in ("sdpa", "eager"):
-            # eager where the model's scores are capped (Gemma 2): the fused kernel would leave the cap out
-            base.set_attn_implementation("sdpa" if getattr(base, "_supports_sdpa", True) else "eager")
-        with torch.no_grad(), autocast:
+            # eager where the model's scores are capped (Gemma 2), which the fused kernel would leave out, or on request
+            fused = getattr(base, "_supports_sdpa", True) and attention != PLAIN_ATTENTION
+            base.set_attn_implementation("sdpa" if fused else "eager")
+        with evaluating(model), autocast:
             yield
     finally:
-        for module, mode in modes:
-            module.training = mode
         base.set_attn_implementation(attention)
 
 
@@ -89,7 +101,7 @@ def rollout(
     """
     assert len(seeds) == len(prompts), f"{len(seeds)} seeds for {len(prompts)} prompts"
     assert not model.training, "rollout belongs inside generating(model)"
-    context = context_length(model)
+    context = context_length(model.config)
     rows = [
         _Row(index, tuple(prompt), num_new_tokens(len(prompt), params, context), torch.Generator().manual_seed(seed))
         for index, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
@@ -172,15 +184,17 @@ def _read_prompts(
     column_T = torch.arange(width, device=device)
     first_real = (width - lengths)[:, None]
     mask = (column_T >= first_real).long()
+    cache = growing_cache(model)
     output = model(
         input_ids=input_ids,
         attention_mask=mask,
         position_ids=(column_T - first_real).clamp(min=0),
+        past_key_values=cache,
         use_cache=True,
         return_dict=True,
         **last_row_only(model),
     )
-    logits, cache = output.logits[:, -1], output.past_key_values
+    logits = output.logits[:, -1]
     if len(distinct) == len(prompts):
         return logits, cache, mask, lengths
     number = {prompt: index for index, prompt in enumerate(distinct)}
@@ -199,12 +213,6 @@ def _seen(rows: Sequence[_Row], params: SamplingParams, device: torch.device) ->
 def base_model(model: Any) -> Any:
     """The transformers model inside a PEFT model, or the model itself."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def context_length(model: Any) -> int:
-    """The longest sequence the model was made for; a very large number when its configuration does not say."""
-    text_config = model.config.get_text_config()
-    return int(getattr(text_config, "max_position_embeddings", None) or 1 << 30)
 
 
 def last_row_only(model: nn.Module) -> dict[str, Any]:

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
+from tunesmith.infer.batch import last_row_only
 from tunesmith.infer.engine import Completion, SamplingParams, StreamPiece, collect, num_new_tokens
-from tunesmith.infer.batch import context_length, last_row_only
 from tunesmith.infer.sampling import choose_token
 from tunesmith.infer.stream import IncrementalDetokenizer
+from tunesmith.model.rope import context_length
 
 
 class HFEngine:
@@ -31,7 +32,7 @@ class HFEngine:
     def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
         self.model = model.eval()
         self._tokenizer = tokenizer
-        self._context_length = context_length(model)
+        self._context_length = context_length(model.config)
         self._last_row_only = last_row_only(model)
 
     @property

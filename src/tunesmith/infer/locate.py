@@ -7,7 +7,7 @@ Only file names and headers are read here, no weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from tunesmith.config import Config
 from tunesmith.config.resolve import Resolved
 from tunesmith.errors import ModelError, UserError
 from tunesmith.model.checkpoints import checkpoints
+from tunesmith.model.methods.places import own_base
 from tunesmith.model.verify import verify_model_folder, verify_safetensors
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -73,25 +74,42 @@ def _with_named_adapters(config: Config) -> Located:
             raise ModelError(f"no adapter at {name}", why=note, fix="Check adapter_name_or_path.")
         adapters.append(str(folder))
         notes += [note] if note else []
-    return Located(str(config.model_name_or_path), tuple(adapters), run_of(Path(adapters[-1])), tuple(notes))
+    base, acting, base_notes = _on_own_base(str(config.model_name_or_path), adapters)
+    return Located(base, acting, run_of(Path(adapters[-1])), (*notes, *base_notes))
 
 
 def _from_run(config: Config, output_dir: Path) -> Located:
     """What training has left in `output_dir`, on top of what it started from."""
-    is_lora = config.finetuning_type == "lora"
-    folder, note = _newest(output_dir, adapter_problem if is_lora else _model_problem)
+    makes_adapter = config.trains_adapter
+    folder, note = _newest(output_dir, adapter_problem if makes_adapter else _model_problem)
     if folder is None:
         raise ModelError(
-            f"output_dir {output_dir} holds no tuned {'adapter' if is_lora else 'model'}",
+            f"output_dir {output_dir} holds no tuned {'adapter' if makes_adapter else 'model'}",
             why=note,
             fix="Train first (tunesmith train FILE), or name what to use: adapter_name_or_path for an adapter. "
             "To use the base model alone, add output_dir=null.",
         )
     notes = (note,) if note else ()
-    if not is_lora:
+    if not makes_adapter:
         return Located(str(folder), (), output_dir, notes)
     earlier = config.adapter_name_or_path if config.create_new_adapter else config.adapter_name_or_path[:-1]
-    return Located(str(config.model_name_or_path), (*earlier, str(folder)), output_dir, notes)
+    base, acting, base_notes = _on_own_base(str(config.model_name_or_path), [*earlier, str(folder)])
+    return Located(base, acting, output_dir, (*notes, *base_notes))
+
+
+def _on_own_base(named: str, adapters: Sequence[str]) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    """(base, adapters that act on it, notes): an adapter's run may have written a base of its own (LoftQ).
+
+    What stands before such an adapter is in its base already.
+    """
+    for index in reversed(range(len(adapters))):
+        own = own_base(Path(adapters[index]))
+        if own is not None and own.resolve() != Path(named).expanduser().resolve():
+            note = (
+                f"using {own} as the base: the run of {adapters[index]} changed the values of {named} before training"
+            )
+            return str(own), tuple(adapters[index:]), (note,)
+    return named, tuple(adapters), ()
 
 
 def _newest(folder: Path, problem_of: Callable[[Path], str]) -> tuple[Path | None, str]:

@@ -63,7 +63,7 @@ def open_renderer(config: Config, located: Located) -> Renderer:
     """
     from tunesmith.model.load import load_tokenizer, model_folder
 
-    tokenizer = load_tokenizer(config)
+    tokenizer = load_tokenizer(replace(config, adapter_name_or_path=located.adapters))
     renderer = load_renderer(config, tokenizer, read_model_config(model_folder(config)).get("model_type"))
     if not renderer.stop_ids:
         raise TemplateError(
@@ -79,15 +79,16 @@ def open_renderer(config: Config, located: Located) -> Renderer:
 
 
 def _open_engine(config: Config, located: Located, renderer: Renderer) -> tuple[Engine, list[str]]:
-    """The engine, and what the user should know about its base model."""
+    """The engine, and what the user should know about its base model, positions and attention."""
     import torch
 
     from tunesmith.infer.hf import HFEngine
-    from tunesmith.model.load import check_base_model, load_for_inference
+    from tunesmith.model.load import check_base_model, load_for_inference, model_options
 
     device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     named = replace(config, adapter_name_or_path=located.adapters)
     notes = check_base_model(named, torch.device(device), for_training=False)
+    notes += model_options(config, for_training=False, adapters=located.adapters, device=device)[1]
     return HFEngine(load_for_inference(config, located.adapters, device), renderer.tokenizer), notes
 
 

@@ -38,7 +38,7 @@ def kto_loss(
 ) -> FeedbackLoss:
     """1 - sigmoid(beta x (score - kl)) for a good answer, 1 - sigmoid(beta x (kl - score)) for a bad one.
 
-    Ethayarajh et al. 2024, arXiv 2402.01306, eq. 8. Equal to TRL's `kto` (1.16) and to the public tool's.
+    Ethayarajh et al. 2024, arXiv 2402.01306, eq. 7. Equal to TRL's `kto` (1.16) and to the public tool's.
 
     Args:
         logp_S, ref_logp_S: log-probability of each answer, nats, summed over its tokens.
@@ -46,10 +46,9 @@ def kto_loss(
         kl: `kl_estimate` of the global batch; 0.0 gives APO-zero for unpaired answers (arXiv 2408.06266).
     """
     score_S = logp_S - ref_logp_S
-    sign_S = torch.where(desirable_S, 1.0, -1.0).to(score_S.dtype)
-    weight_S = torch.where(desirable_S, chosen_weight, rejected_weight).to(score_S.dtype)
-    loss_S = weight_S * torch.sigmoid(-beta * sign_S * (score_S - kl))
-    return FeedbackLoss(loss_S, beta * score_S.detach())
+    logit_S = beta * (score_S - kl)
+    good_loss_S, bad_loss_S = chosen_weight * torch.sigmoid(-logit_S), rejected_weight * torch.sigmoid(logit_S)
+    return FeedbackLoss(torch.where(desirable_S, good_loss_S, bad_loss_S), beta * score_S.detach())
 
 
 def chosen_token_loss(logp_S: Tensor, tokens_S: Tensor, desirable_S: Tensor) -> Tensor:

@@ -53,6 +53,7 @@ GROUP_FORMS: dict[str, GroupForm] = {
 }
 
 
+@torch.no_grad()
 def group_advantages(
     reward_S: Tensor, group_S: Tensor, num_groups: int, *, scale: ScaleRewards = "group", batch: Moments | None = None
 ) -> Tensor:

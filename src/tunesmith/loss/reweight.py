@@ -6,9 +6,9 @@ a chunk of tokens at a time, so that the logits of a row are never held.
 
 | loss | per token | reference |
 |---|---|---|
-| DFT | -p x log p, p without gradient | Wu et al. 2025, arXiv 2508.05629 |
-| EAFT | -(H / 3)^alpha x log p, H the entropy over the 20 likeliest tokens, without gradient | the public tool |
-| ASFT | DFT + alpha x KL(reference || policy) | Zhu et al. 2025, arXiv 2509.23753; the public tool |
+| DFT | -p x log p, no gradient through p | Wu et al. 2025, arXiv 2508.05629 |
+| EAFT | -(H / 3)^alpha x log p, H: entropy of the top 20 tokens, no gradient | Diao et al. 2026, arXiv 2601.02151 |
+| ASFT | DFT + alpha x KL(reference || policy) | Zhu et al. 2025, arXiv 2509.23753 |
 | label smoothing | -(1 - eps) x log p - eps x mean over the vocabulary of log p | Szegedy et al. 2016; transformers |
 """
 
@@ -21,6 +21,8 @@ from torch import Tensor
 
 from tunesmith.loss.distill import ChunkFunction, kl_divergence
 
+LogitsOfPart = Callable[[slice], Tensor]
+"""Which of the N tokens -> logits_CV of another model."""
 EAFT_TOKENS = 20
 EAFT_SCALE = 3.0
 """The entropy of 20 equally likely tokens is log 20 = 3.0 nats, so that the weight lies between 0 and 1."""
@@ -48,7 +50,7 @@ def eaft_loss(logp_N: Tensor, entropy_N: Tensor, *, alpha: float = 1.0) -> Tenso
     return -logp_N * (entropy_N.detach() / EAFT_SCALE) ** alpha
 
 
-def reference_kl_function(reference_logits: Callable[[slice], Tensor]) -> ChunkFunction:
+def reference_kl_function(reference_logits: LogitsOfPart) -> ChunkFunction:
     """Chunk function: "kl" = KL(reference || policy) of each token; `reference_logits(part)` gives logits_CV."""
 
     def function(logits_CV: Tensor, targets_C: Tensor, part: slice) -> dict[str, Tensor]:

@@ -118,11 +118,16 @@ class _Attend:
 def _fused(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None, dropout: float
 ) -> Tensor:
-    """torch's kernel, in the dtype in which it is faster on this device. (1, H, T, D) in the query's dtype."""
-    dtype, device = query.dtype, query.device.type
+    """torch's kernel, in the dtype in which it is faster on this device. (1, H, T, D) in the value's dtype.
+
+    Where fp32 weights are computed with in bf16, the rotation has widened query and key, but not the value.
+    """
+    dtype, device = value.dtype, value.device.type
     short = key.shape[2] <= SHORT_DOCUMENT_TOKENS
     if device == "cpu" and dtype == torch.bfloat16 and short:
         query, key, value = query.float(), key.float(), value.float()
+    else:
+        query, key = query.to(dtype), key.to(dtype)
     with torch.autocast(device, enabled=False):  # it would narrow them again
         out = F.scaled_dot_product_attention(
             query,

@@ -15,13 +15,18 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from tunesmith.config import Config
+from tunesmith.config.tokens import new_tokens
 from tunesmith.errors import ModelError
-from tunesmith.model.attention import DOCUMENT_ATTENTION, register_document_attention
 from tunesmith.model.gguf_base import gguf_file_of, gguf_note, unpacked
+from tunesmith.model.kernels import choose_attention
+from tunesmith.model.moe import experts_per_token
+from tunesmith.model.parameters import random_model
 from tunesmith.model.quantize import check_base, plan_loading
 from tunesmith.model.quantized_layers import is_quantized
 from tunesmith.model.quiet import quiet_transformers
-from tunesmith.model.verify import verify_model_folder, verify_tokenizer_folder
+from tunesmith.model.rope import RopeDecision, apply_positions, decide_rope
+from tunesmith.model.verify import read_model_config, verify_model_folder, verify_tokenizer_folder
+from tunesmith.model.vocabulary import add_to_tokenizer, add_tokens_of_adapter
 
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -70,12 +75,21 @@ def _download(name: str, config: Config) -> Path:
 
 
 def load_tokenizer(config: Config) -> Any:
-    """The tokenizer of the base model, as it comes; the renderer repairs its special tokens openly.
+    """The tokenizer of the base model with the tokens of the given adapters and of the configuration added.
+
+    The renderer repairs its special tokens openly.
 
     Raises:
-        ModelError: the folder or the tokenizer's files are missing or damaged.
+        ModelError: the folder or the tokenizer's files are missing or damaged, or an adapter was trained with another.
     """
-    folder = model_folder(config)
+    tokenizer = _base_tokenizer(model_folder(config))
+    for adapter in config.adapter_name_or_path:
+        add_tokens_of_adapter(tokenizer, adapter)
+    add_to_tokenizer(tokenizer, new_tokens(config))
+    return tokenizer
+
+
+def _base_tokenizer(folder: Path) -> Any:
     verify_tokenizer_folder(folder)
     try:
         with quiet_transformers():
@@ -105,26 +119,38 @@ def check_base_model(config: Config, device: torch.device, *, for_training: bool
 
 
 def load_model(
-    config: Config, *, dtype: torch.dtype, device: torch.device | str = "cpu", for_training: bool = True
+    config: Config,
+    *,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+    for_training: bool = True,
+    adapters: Sequence[str] = (),
 ) -> Any:
     """The base model in eval mode, without adapters.
 
     Args:
         dtype: dtype of its weights.
         for_training: attend document by document over flat rows; otherwise the usual attention with a cache.
+        adapters: those that will act on it: the positions that they were trained with are set, nothing else.
 
     Raises:
         ModelError: damaged folder, a model type that needs remote code, or weights that do not fit it.
+        ConfigError: `rope_scaling` or `shift_attn` does not fit the model.
     """
     folder = model_folder(config)
+    verify_tokenizer_folder(folder)
+    read_model_config(folder)
+    settings, attention = _settings(config, folder, for_training, adapters, device)
+    if for_training and config.train_from_scratch:
+        model = random_model(settings, folder, seed=config.seed, dtype=dtype, attention=attention)
+        return model.to(device).eval()
     verify_model_folder(folder)
     plan = plan_loading(config, folder, dtype, torch.device(device), for_training=for_training)
-    register_document_attention()
-    attention = DOCUMENT_ATTENTION if for_training else ("eager" if config.flash_attn == "disabled" else "sdpa")
     try:
         with quiet_transformers():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
+                config=settings,
                 dtype=dtype,
                 attn_implementation=attention,
                 trust_remote_code=False,
@@ -141,6 +167,47 @@ def load_model(
     model, report = loaded
     _refuse_partial(folder, model, report)
     return plan.finish(model).eval()
+
+
+def _settings(
+    config: Config, folder: Path, for_training: bool, adapters: Sequence[str], device: torch.device | str
+) -> tuple[Any, str]:
+    """(the model's transformers configuration with its positions set, name of the attention to load it with)."""
+    settings = _model_settings(folder)
+    decision = decide_rope(config, settings, folder, for_training=for_training, adapters=adapters)
+    if decision.scaling is not None:
+        apply_positions(settings, decision.scaling.after)
+    return settings, choose_attention(config, settings.model_type, for_training=for_training, device=device).name
+
+
+def model_options(
+    config: Config, *, for_training: bool, adapters: Sequence[str] = (), device: torch.device | str = "cpu"
+) -> tuple[RopeDecision, list[str]]:
+    """How `load_model` will set positions, and what the user should be told about positions and attention.
+
+    Reads no weights.
+
+    Raises: as `load_model` for what the configuration alone shows; ConfigError for `moe_aux_loss_coef` without experts.
+    """
+    folder = model_folder(config)
+    read_model_config(folder)
+    settings = _model_settings(folder)
+    decision = decide_rope(config, settings, folder, for_training=for_training, adapters=adapters)
+    attention = choose_attention(config, settings.model_type, for_training=for_training, device=device)
+    if for_training and config.moe_aux_loss_coef:
+        experts_per_token(settings)
+    return decision, [note for note in (decision.note, attention.note) if note]
+
+
+def _model_settings(folder: Path) -> Any:
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError) as err:
+        raise ModelError(
+            f"the model in {folder} cannot be loaded",
+            why=f"{type(err).__name__}: {_first_line(err)}",
+            fix=_load_fix(err),
+        ) from err
 
 
 def _refuse_partial(folder: Path, model: Any, report: dict[str, Any]) -> None:
@@ -166,7 +233,7 @@ def load_for_inference(config: Config, adapters: Sequence[str] = (), device: tor
     from tunesmith.model.adapters import attach_adapters
 
     dtype = inference_dtype(config)
-    model: nn.Module = load_model(config, dtype=dtype, device=device, for_training=False)
+    model: nn.Module = load_model(config, dtype=dtype, device=device, for_training=False, adapters=adapters)
     adapted = attach_adapters(model, adapters)
     return adapted.eval() if is_quantized(adapted) else adapted.to(device).eval()
 

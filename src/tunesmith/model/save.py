@@ -8,19 +8,30 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from tunesmith.model.folder import open_permissions
+from tunesmith.model.methods import pissa
 from tunesmith.model.quiet import quiet_transformers
 
 
 def save_weights(model: Any, folder: Path) -> None:
     """The adapter of a PEFT model, else the whole model, into a folder (which may hold other files).
 
-    The README that PEFT writes is left out; the run writes its own model card.
+    Only the adapter that acts is written, not one that stands beside it (`model/second_adapter.py`); a PiSSA adapter in
+    its ordinary form, for the base as it was before training. The README that PEFT writes is left out; the run writes
+    its own model card.
     """
+    start = pissa.find_start(model)
+    if start is not None:
+        pissa.save_as_lora(model, start, folder)
+        return
+    options: dict[str, Any] = {}
+    if is_adapted(model):
+        options = {"selected_adapters": [model.active_adapter], "save_embedding_layers": adapts_embedding(model)}
     with quiet_transformers():
-        model.save_pretrained(str(folder))
+        model.save_pretrained(str(folder), **options)
     card = folder / "README.md"
     if card.is_file():
         card.unlink()
@@ -59,6 +70,15 @@ def save_into(folder: Path, *writers: Any) -> list[str]:
         for file in names:
             os.replace(part / file, folder / file)
     return names
+
+
+def adapts_embedding(model: Any) -> bool:
+    """Whether LoRA stands beside an embedding; PEFT then keeps that embedding itself in the adapter too.
+
+    Left to itself PEFT also keeps both embeddings whole wherever rows were added, although the adapter holds them.
+    """
+    layers = (model.get_base_model().get_input_embeddings(), model.get_base_model().get_output_embeddings())
+    return any(isinstance(layer, LoraLayer) for layer in layers)
 
 
 def is_adapted(model: nn.Module) -> bool:

@@ -23,6 +23,7 @@ from tunesmith.data.collate import Batch, collate
 from tunesmith.data.store import ExampleStore
 from tunesmith.errors import ModelError
 from tunesmith.loss.scores import CHUNK_TOKENS, LogitFunction, LogitTransform, TokenScores, Want, head_log_prob
+from tunesmith.model.value_head import ValueHead
 
 
 class Scorer(nn.Module):
@@ -36,7 +37,7 @@ class Scorer(nn.Module):
     """
 
     def __init__(
-        self, model: Any, compute_dtype: torch.dtype, device_type: str, value_head: nn.Module | None = None
+        self, model: Any, compute_dtype: torch.dtype, device_type: str, value_head: ValueHead | None = None
     ) -> None:
         super().__init__()
         self.model: Any = model
@@ -54,9 +55,8 @@ class Scorer(nn.Module):
             return nullcontext()
         return torch.autocast(self.device_type, dtype=self.compute_dtype)
 
-    def forward(self, batch: Batch, want: Want | None = None) -> TokenScores:
-        """Scores of the N supervised tokens of the row, in sequence order."""
-        want = want or Want()
+    def hidden(self, batch: Batch) -> Tensor:
+        """The decoder's output at every position of the row, (T, D)."""
         with self.autocast():
             output = self._decoder[0](
                 input_ids=batch.input_ids_BT,
@@ -64,7 +64,20 @@ class Scorer(nn.Module):
                 use_cache=False,
                 document_bounds=batch.documents,
             )
-        hidden_TD = output.last_hidden_state.flatten(0, 1)
+        return output.last_hidden_state.flatten(0, 1)
+
+    def logits(self, hidden_CD: Tensor) -> Tensor:
+        """The model's logits for some hidden states, (C, V) in fp32."""
+        with self.autocast():
+            logits_CV = self._head[0](hidden_CD).float() * self.transform.scale
+        if self.transform.softcap is not None:
+            logits_CV = self.transform.softcap * torch.tanh(logits_CV / self.transform.softcap)
+        return logits_CV
+
+    def forward(self, batch: Batch, want: Want | None = None) -> TokenScores:
+        """Scores of the N supervised tokens of the row, in sequence order."""
+        want = want or Want()
+        hidden_TD = self.hidden(batch)
         values_T = None
         if want.values:
             assert self.value_head is not None, "the stage did not give the scorer a value head"
@@ -88,7 +101,7 @@ class Scorer(nn.Module):
         with_correct = want.correct if want.correct is not None else not self.training
         head = self._head[0]
         if hasattr(head, "modules_to_save"):  # PEFT's full copy of the head, when it is an additional target
-            head = head.modules_to_save[head.active_adapters[0]]
+            head = head.original_module if head.disable_adapters else head.modules_to_save[head.active_adapters[0]]
         if type(head) is nn.Linear and want.function is None:
             bias = None if head.bias is None else head.bias.to(self.compute_dtype)
             weight = head.weight.to(self.compute_dtype)
@@ -96,19 +109,16 @@ class Scorer(nn.Module):
                 hidden_ND, weight, targets_N, bias_V=bias, transform=self.transform, want_correct=with_correct
             )
             return {"logp": logp_N} if correct_N is None else {"logp": logp_N, "correct": correct_N}
-        return self._score_by_logits(head, hidden_ND, targets_N, want.function)
+        return self._score_by_logits(hidden_ND, targets_N, want.function)
 
     def _score_by_logits(
-        self, head: nn.Module, hidden_ND: Tensor, targets_N: Tensor, function: LogitFunction | None
+        self, hidden_ND: Tensor, targets_N: Tensor, function: LogitFunction | None
     ) -> Mapping[str, Tensor]:
         """The same where the head is more than a matrix, or its logits are wanted: in chunks, made again for the
         backward pass."""
 
         def chunk(hidden: Tensor, targets: Tensor, part: slice) -> dict[str, Tensor]:
-            with self.autocast():
-                logits = head(hidden).float() * self.transform.scale
-            if self.transform.softcap is not None:
-                logits = self.transform.softcap * torch.tanh(logits / self.transform.softcap)
+            logits = self.logits(hidden)
             logp = logits.log_softmax(-1).gather(-1, targets[:, None])[:, 0]
             own = {} if function is None else function(logits, targets, part)
             return {"logp": logp, "correct": logits.argmax(-1) == targets, **own}

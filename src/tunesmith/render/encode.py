@@ -28,14 +28,16 @@ class Encoder:
     Args:
         tokenizer: a transformers tokenizer (anything callable in its way).
         control_texts: token texts that only the template may write, besides the tokenizer's special tokens.
-        typed_texts: special-token texts that people may write, such as `<think>`.
+        typed_texts: special-token texts that people may write, such as `<think>`; besides those that a user has added
+            to the vocabulary, which the tokenizer's settings list under `typed_special_tokens`.
     """
 
     def __init__(self, tokenizer: Any, control_texts: Iterable[str] = (), typed_texts: Iterable[str] = ()) -> None:
         self._tokenizer = tokenizer
         special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
         special |= set(tokenizer.all_special_tokens) | set(control_texts)
-        names = sorted(special - set(typed_texts) - {""}, key=lambda text: (-len(text), text))
+        added = getattr(tokenizer, "init_kwargs", {}).get("typed_special_tokens", ())
+        names = sorted(special - set(typed_texts) - set(added) - {""}, key=lambda text: (-len(text), text))
         self._control_ids = {name: tokenizer.convert_tokens_to_ids(name) for name in names if self.is_token(name)}
         pattern = "|".join(re.escape(name) for name in self._control_ids)
         self._control = re.compile(pattern) if pattern else None

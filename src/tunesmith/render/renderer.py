@@ -135,8 +135,14 @@ class Renderer:
     @cached_property
     def text_end_id(self) -> int | None:
         """The token that ends a document: Llama's `<|end_of_text|>` where there is one, else the end token."""
-        return next((found for name in ("<|end_of_text|>", self.tokenizer.eos_token or "")
-                     if (found := self.encoder.token_id(name)) is not None), None)
+        return next(
+            (
+                found
+                for name in ("<|end_of_text|>", self.tokenizer.eos_token or "")
+                if (found := self.encoder.token_id(name)) is not None
+            ),
+            None,
+        )
 
     def parse(self, text: str) -> Message:
         """The assistant message behind generated text: literal text of the layout taken off, the thought apart."""

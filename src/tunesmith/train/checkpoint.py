@@ -181,8 +181,7 @@ def load_training_state(folder: Path, model: nn.Module, optimizer: torch.optim.O
     """Put optimizer state back and return the loop's state."""
     tensors = load_file(folder / OPTIMIZER)
     numbers: dict[str, Any] = json.loads((folder / RESUME).read_text(encoding="utf-8"))["optimizer_numbers"]
-    trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    unpack_state(optimizer, trainable, tensors, numbers)
+    unpack_state(optimizer, model.named_parameters(), tensors, numbers)
     return TrainerState.read(folder)
 
 

@@ -19,7 +19,11 @@ from tunesmith import __version__
 from tunesmith.config.resolve import Resolved
 from tunesmith.errors import ConfigError, ResumeError
 from tunesmith.model.checkpoints import checkpoints, why_incomplete
+from tunesmith.model.methods.places import METHOD_FOLDERS
+from tunesmith.model.rope import RECORD_FILE
+from tunesmith.model.value_head import VALUE_HEAD
 from tunesmith.train.checkpoint import newest_complete, remove_parts
+from tunesmith.train.predict import PREDICT_RESULTS, PREDICTIONS
 from tunesmith.train.sinks import RUN_LOG, TRAINER_LOG
 from tunesmith.train.state import STATE_FILE
 
@@ -36,6 +40,10 @@ RUN_FILES = (
     "eval_results.json",
     "ledger.jsonl",
     "ledger_summary.json",
+    PREDICTIONS,
+    PREDICT_RESULTS,
+    VALUE_HEAD,
+    RECORD_FILE,
     *WEIGHT_FILES,
 )
 
@@ -97,8 +105,9 @@ def clear_for_new_run(folder: Path, say: Callable[[str], None]) -> None:
     """Remove what an earlier run left, before a new one starts in its folder; other files stay."""
     old = checkpoints(folder) if folder.is_dir() else []
     files = [folder / name for name in RUN_FILES if (folder / name).is_file()]
+    old += [folder / name for name in METHOD_FOLDERS if (folder / name).is_dir()]
     if old or files:
-        say(f"overwrite_output_dir: removing {len(old)} checkpoint(s) and {len(files)} file(s) of the earlier run")
+        say(f"overwrite_output_dir: removing {len(old)} folder(s) and {len(files)} file(s) of the earlier run")
     for path in old:
         shutil.rmtree(path)
     for path in files:
@@ -130,11 +139,13 @@ def _absolute(resolved: Resolved) -> dict[str, str | list[str]]:
     found: dict[str, str | list[str]] = {
         "dataset_dir": str((beside if beside.is_dir() else Path(config.dataset_dir)).resolve())
     }
-    for key in ("model_name_or_path", "output_dir"):
+    for key in ("model_name_or_path", "output_dir", "ref_model", "new_special_tokens_config"):
         value = getattr(config, key)
-        found[key] = str(Path(value).resolve()) if Path(value).exists() else value
-    if config.adapter_name_or_path:
-        found["adapter_name_or_path"] = [str(Path(a).resolve()) for a in config.adapter_name_or_path]
+        if value is not None:
+            found[key] = str(Path(value).resolve()) if Path(value).exists() else value
+    for key in ("adapter_name_or_path", "ref_model_adapters"):
+        if getattr(config, key):
+            found[key] = [str(Path(a).resolve()) for a in getattr(config, key)]
     return found
 
 

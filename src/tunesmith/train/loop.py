@@ -20,13 +20,16 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from tunesmith.data.collate import collate
+from tunesmith.data.collate import Batch, collate
 from tunesmith.data.plan import PlanSpec, StepPlan, plan_epoch
 from tunesmith.data.store import ExampleStore
+from tunesmith.train.balance import ExpertBalance
 from tunesmith.train.diagnose import NonFinite
 from tunesmith.train.evaluate import Evaluator
+from tunesmith.train.optim import before_last_backward, clip, settled_weights
+from tunesmith.train.plateau import Follower
 from tunesmith.train.runtime import Runtime, seed_everything
-from tunesmith.train.schedule import Plateau, Schedule
+from tunesmith.train.schedule import Schedule
 from tunesmith.train.sinks import Reporter, clock
 from tunesmith.train.stage import Stage, Step, Sums, Update
 from tunesmith.train.state import TrainerState
@@ -84,7 +87,7 @@ class Loop:
     plan: PlanSpec
     optimizer: torch.optim.Optimizer
     schedule: Schedule
-    plateau: Plateau | None
+    plateau: Follower | None
     settings: LoopSettings
     state: TrainerState
     reporter: Reporter
@@ -92,11 +95,13 @@ class Loop:
     interrupt: Interrupt
     evaluator: Evaluator | None = None
     grad_scaler: torch.amp.GradScaler | None = None
+    balance: ExpertBalance | None = None
 
     def run(self) -> bool:
         """Train until the last step. Returns False when the user stopped it, the state then being saved."""
         self._weights = self.stage.example_weights(self.store)
-        self._parameters = [p for p in self.scorer.parameters() if p.requires_grad]
+        trained = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        self._parameters = [p for p in self.scorer.parameters() if id(p) in trained]
         self._started_s = time.monotonic() - self.state.train_runtime_s
         self._tokens_here, self._here_s = 0, time.monotonic()
         if self.state.global_step >= self.settings.total_steps or self._out_of_patience():
@@ -151,24 +156,34 @@ class Loop:
 
     def _update(self, update: Update, place: int) -> Sums:
         """One optimizer update. Returns loss and metrics over all ranks. Raises: NonFinite."""
-        step, runtime = self.state.global_step, self.runtime
+        runtime = self.runtime
         scale = runtime.world_size / update.weight  # data parallel training averages the gradients; the sum is wanted
         self.stage.before_update(self.scorer, update, runtime)
         self.scorer.train()
         sums = Sums()
-        for number, micro in enumerate(update.micro_batches):
-            seed_everything(self.settings.seed, step, place, runtime.rank, number)
-            batch = collate(update.store, micro).to(runtime.device)
+        if self.balance:
+            self.balance.begin_step(self.scorer, self._batches(update, place))
+        for number, batch in enumerate(self._batches(update, place)):
             more_to_come = number + 1 < len(update.micro_batches)
+            if not more_to_come:
+                before_last_backward(self.optimizer)
             with runtime.no_sync(self.scorer) if more_to_come else nullcontext():
                 out = self.stage.step(self.scorer, batch)
-                self._backward(out.loss_sum * scale)
+                extra = runtime.world_size * self.balance.part(batch) if self.balance else 0.0
+                self._backward(out.loss_sum * scale + extra)
             sums.add(out)
         sums = sums.over_ranks(runtime)
         loss = sums.totals["loss"][0] / update.weight
         self._grad_norm = self._clip(loss, update)
         self._apply()
-        return Sums({**sums.totals, "loss": (loss, 1.0)})
+        aux = {"aux_loss": (self.balance.end_step(), 1.0)} if self.balance else {}
+        return Sums({**sums.totals, **update.metrics, **aux, "loss": (loss, 1.0)})
+
+    def _batches(self, update: Update, place: int) -> Iterator[Batch]:
+        """This rank's micro-batches of an update, the random generators set anew before each."""
+        for number, micro in enumerate(update.micro_batches):
+            seed_everything(self.settings.seed, self.state.global_step, place, self.runtime.rank, number)
+            yield collate(update.store, micro).to(self.runtime.device)
 
     def _backward(self, loss: Tensor) -> None:
         (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
@@ -185,7 +200,7 @@ class Loop:
         if self.grad_scaler is not None:
             self.grad_scaler.unscale_(self.optimizer)
         limit = self.settings.max_grad_norm or math.inf
-        norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, limit))
+        norm = clip(self.optimizer, self._parameters, limit)
         overflow_is_handled = self.grad_scaler is not None and math.isfinite(loss)
         if not (math.isfinite(loss) and (math.isfinite(norm) or overflow_is_handled)):
             self.optimizer.zero_grad(set_to_none=True)
@@ -261,7 +276,8 @@ class Loop:
 
     def _evaluate(self) -> Mapping[str, float]:
         assert self.evaluator is not None
-        metrics = self.evaluator.evaluate(self.scorer)
+        with settled_weights(self.optimizer):
+            metrics = self.evaluator.evaluate(self.scorer)
         self._record(metrics)
         return metrics
 

@@ -1,135 +1,94 @@
-"""Optimizers by the names of transformers' `optim`, and their state as plain tensors for a checkpoint."""
+"""The optimizer of a run, and its state as plain tensors for a checkpoint: the way in to train/optimizers/."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tunesmith.config import Config
-from tunesmith.errors import ConfigError, ResumeError
+from tunesmith.config.arguments import split_arguments
+from tunesmith.config.optimizers import optimizer_options, uses_apollo, uses_galore
+from tunesmith.errors import ConfigError
+from tunesmith.train.optimizers.catalog import make_plain
+from tunesmith.train.optimizers.groups import Trained, trained_parameters
+from tunesmith.train.optimizers.lowrank import make_low_rank
+from tunesmith.train.optimizers.moments import before_last_backward, clip, settled_weights, updates_in_backward
+from tunesmith.train.optimizers.require import check_optimizer
+from tunesmith.train.optimizers.state import pack_state, unpack_state
+from tunesmith.train.optimizers.whole import make_adam_mini, make_muon
 
-# name -> "module:class", and whether Adam's keyword arguments apply
-_OPTIMIZERS = {
-    "adamw_torch": "torch.optim:AdamW",
-    "adamw_torch_fused": "torch.optim:AdamW",
-    "adafactor": "transformers.optimization:Adafactor",
-    "sgd": "torch.optim:SGD",
-    "adagrad": "torch.optim:Adagrad",
-    "rmsprop": "torch.optim:RMSprop",
-}
+__all__ = [
+    "before_last_backward",
+    "check_optimizer",
+    "clip",
+    "make_optimizer",
+    "pack_state",
+    "parse_optim_args",
+    "settled_weights",
+    "unpack_state",
+    "updates_in_backward",
+]
+
+Say = Callable[[str], None]
 
 
-def make_optimizer(model: nn.Module, config: Config) -> torch.optim.Optimizer:
-    """The optimizer over the trainable parameters; weight decay spares biases and norms (1-D parameters).
+def make_optimizer(
+    model: nn.Module,
+    config: Config,
+    say: Say | None = None,
+    own_rates: Sequence[tuple[Iterable[nn.Parameter], float]] = (),
+) -> torch.optim.Optimizer:
+    """The optimizer over the trainable parameters, as `optim` or a `use_*` key chooses it.
+
+    Each of its groups carries `peak_lr`, which the schedule's factor multiplies.
+
+    Args:
+        say: where a line for the user goes.
+        own_rates: parameters with a highest learning rate of their own, such as a value head's.
 
     Raises:
-        ConfigError: the optimizer is not known here, or `optim_args` holds something it does not take.
+        ConfigError: `optim_args` or the settings of the optimizer do not fit it or the model.
     """
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    if config.optim not in _OPTIMIZERS:
-        raise ConfigError(f"`optim: {config.optim}` is not available", fix=f"choose one of {', '.join(_OPTIMIZERS)}")
-    module, _, name = _OPTIMIZERS[config.optim].partition(":")
-    factory = getattr(importlib.import_module(module), name)
-    try:
-        return factory(groups, lr=config.learning_rate, **_arguments(config))
-    except (TypeError, ValueError) as err:
-        raise ConfigError(
-            f"`optim: {config.optim}` does not accept these settings: {err}", fix="correct `optim_args`"
-        ) from err
+    optimizer_options(config)  # refused here, also by those that have none to read
+    trained = trained_parameters(model, config, own_rates)
+    if not trained:
+        raise ConfigError("no weight of the model is trained", fix="look at `finetuning_type` and the freeze_* keys")
+    return _maker(config)(trained, config, model, say or _silent)
 
 
-def _arguments(config: Config) -> dict[str, Any]:
-    """Keyword arguments of the chosen optimizer, `optim_args` on top."""
-    if config.optim.startswith("adamw_torch"):
-        arguments: dict[str, Any] = {
-            "betas": (config.adam_beta1, config.adam_beta2),
-            "eps": config.adam_epsilon,
-            "fused": config.optim == "adamw_torch_fused",
-        }
-    elif config.optim == "adafactor":
-        arguments = {"scale_parameter": False, "relative_step": False}
-    else:
-        arguments = {}
-    return {**arguments, **parse_optim_args(config.optim_args)}
+def _silent(line: str) -> None:
+    """Where nobody listens."""
+
+
+def _maker(config: Config) -> Callable[[Sequence[Trained], Config, nn.Module, Say], torch.optim.Optimizer]:
+    if uses_galore(config) or uses_apollo(config):
+        return make_low_rank
+    if config.use_badam:
+        return _make_badam
+    if config.use_adam_mini:
+        return make_adam_mini
+    if config.use_muon:
+        return make_muon
+    return make_plain
+
+
+def _make_badam(trained: Sequence[Trained], config: Config, model: nn.Module, say: Say) -> torch.optim.Optimizer:
+    if config.badam_mode == "layer":
+        from tunesmith.train.optimizers.badam_layers import make_layer_blocks
+
+        return make_layer_blocks(trained, config, say)
+    from tunesmith.train.optimizers.badam_ratio import make_ratio_blocks
+
+    return make_ratio_blocks(trained, config, say)
 
 
 def parse_optim_args(given: str | Mapping[str, Any] | None) -> dict[str, Any]:
-    """`optim_args` as keyword arguments: `momentum=0.9,nesterov=true`, or a mapping.
+    """`optim_args` by name: `momentum=0.9,nesterov=true`, or a mapping; `optimizer_options` gives them their types.
 
     Raises:
         ConfigError: an entry has no `=`.
     """
-    if not given:
-        return {}
-    if isinstance(given, Mapping):
-        return dict(given)
-    arguments = {}
-    for entry in given.replace(" ", "").split(","):
-        key, equals, value = entry.partition("=")
-        if not equals:
-            raise ConfigError(f"`optim_args`: '{entry}' is not key=value", fix="write `optim_args: momentum=0.9`")
-        arguments[key] = _literal(value)
-    return arguments
-
-
-def _literal(text: str) -> bool | float | int | str:
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
-def pack_state(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The optimizer's state as tensors by `parameter::key`, and its plain numbers by the same names.
-
-    Args:
-        names: id(parameter) -> name.
-    """
-    tensors: dict[str, Tensor] = {}
-    numbers: dict[str, Any] = {}
-    for parameter, state in optimizer.state.items():
-        for key, value in state.items():
-            place = f"{names[id(parameter)]}::{key}"
-            if isinstance(value, Tensor):
-                tensors[place] = value.detach().contiguous()
-            else:
-                numbers[place] = value
-    return tensors, numbers
-
-
-def unpack_state(
-    optimizer: torch.optim.Optimizer,
-    parameters: Iterable[tuple[str, nn.Parameter]],
-    tensors: Mapping[str, Tensor],
-    numbers: Mapping[str, Any],
-) -> None:
-    """Put a packed state back.
-
-    Raises:
-        ResumeError: the state belongs to other parameters.
-    """
-    by_name = dict(parameters)
-    for place, value in {**tensors, **numbers}.items():
-        name, _, key = place.rpartition("::")
-        if name not in by_name:
-            raise ResumeError(
-                f"the checkpoint's optimizer knows a parameter that is not trained now: {name}",
-                fix="resume with the settings that the run was started with, or set `overwrite_output_dir: true`",
-            )
-        parameter = by_name[name]
-        if isinstance(value, Tensor) and value.ndim > 0:
-            value = value.to(parameter.device)
-        optimizer.state[parameter][key] = value.clone() if isinstance(value, Tensor) else value
+    return split_arguments("optim_args", given)

@@ -24,16 +24,22 @@ from tunesmith.data.store import ExampleStore
 from tunesmith.errors import ConfigError
 from tunesmith.model.adapters import count_parameters, leave_inputs_to_autocast
 from tunesmith.model.checkpoints import checkpoints
-from tunesmith.model.load import check_base_model, load_tokenizer, model_folder
+from tunesmith.model.load import check_base_model, load_tokenizer, model_folder, model_options
+from tunesmith.model.methods.files import write_at_end, write_at_start
+from tunesmith.model.moe import RouterTap
+from tunesmith.model.neftune import EmbeddingNoise
+from tunesmith.model.parameters import parameter_lines, upcast_norms
 from tunesmith.model.quantize import quantization_words
 from tunesmith.model.quantized_layers import stored_bytes
 from tunesmith.model.quiet import quiet_transformers
 from tunesmith.model.save import save_into, save_weights, tokenizer_files, write_files
 from tunesmith.model.scorer import Scorer, verify_scorer
+from tunesmith.model.value_head import load_value_head, save_value_head
 from tunesmith.model.verify import read_model_config
 from tunesmith.render import load_renderer
 from tunesmith.train import folder as run_folder
-from tunesmith.train.build import ADAPTER_TYPES, build_model, put_weights_back
+from tunesmith.train.balance import ExpertBalance
+from tunesmith.train.build import build_model, build_value_head, put_weights_back
 from tunesmith.train.card import write_card
 from tunesmith.train.checkpoint import (
     check_identity,
@@ -48,9 +54,11 @@ from tunesmith.train.evaluate import Evaluator
 from tunesmith.train.identity import identify
 from tunesmith.train.interrupt import Interrupt
 from tunesmith.train.loop import Loop
-from tunesmith.train.optim import make_optimizer
+from tunesmith.train.memory import memory_need
+from tunesmith.train.optim import check_optimizer, make_optimizer, settled_weights, updates_in_backward
 from tunesmith.train.plots import plot_metrics
-from tunesmith.train.runtime import Runtime, peak_memory_bytes, precision, seed_everything
+from tunesmith.train.predict import PREDICTIONS, predict, write_predictions
+from tunesmith.train.runtime import Runtime, available_memory_bytes, peak_memory_bytes, precision, seed_everything
 from tunesmith.train.schedule import make_schedule
 from tunesmith.train.settings import (
     count_steps,
@@ -103,19 +111,23 @@ class Run:
         base_notes = check_base_model(self.config, self.runtime.device, for_training=True)
         passed_over: list[str] = []
         start = run_folder.find_start(self.resolved, passed_over.append)
-        self.stage: Stage = STAGES.get(self.config.stage)(self.config)
         dtypes = precision(self.resolved, self.runtime.device)
+        passed_over += check_optimizer(self.config, self.runtime.device, self.runtime.world_size)
         self.resolved = decide_layout(self.resolved, self.runtime.device)
+        self.stage: Stage = STAGES.get(self.config.stage)(self.config)
         self.tokenizer = load_tokenizer(self.config)
+        self.rope, option_notes = model_options(
+            self.config, for_training=True, adapters=self.config.adapter_name_or_path, device=self.runtime.device
+        )
         self.renderer = load_renderer(self.config, self.tokenizer, _model_type(self.config))
         self.tokenizer.padding_side = "left"  # what generation in batches needs
         self.tokenizer_files = tokenizer_files(self.tokenizer)
-        need_eval = self.config.do_eval or self.config.eval_strategy != "no"
+        need_eval = self.config.do_eval or self.config.do_predict or self.config.eval_strategy != "no"
         self.prepared = prepare(self.config, self.renderer, self.resolved.config_dir, need_eval=need_eval)
         self.plan = plan_spec(self.config, self.runtime.world_size)
         self.identity = identify(self.config, self.renderer, self.prepared, self.plan)
         changes = check_identity(start, self.identity) if start else []
-        self._open(start, [*base_notes, *passed_over, *changes])
+        self._open(start, [*base_notes, *option_notes, *passed_over, *changes])
         self._announce_data()
         self._build_model(start, dtypes)
         self._build_loop(start, dtypes[0])
@@ -158,26 +170,67 @@ class Run:
         self.reporter.say(f"loading {config.model_name_or_path}")
         # an adapter has its shape from the settings and its numbers from the checkpoint; whole models are read from
         # there at once, unless the stage looks at the weights that the run started from
-        put_back = start is not None and (config.finetuning_type in ADAPTER_TYPES or self.stage.needs_start)
-        model = build_model(config, dtypes[1:], None if put_back else start, self.runtime.device)
+        put_back = start is not None and (config.trains_adapter or self.stage.needs_start)
+        source = None if put_back else start
+        model = build_model(
+            config,
+            dtypes[1:],
+            source,
+            self.tokenizer,
+            lambda line: self.reporter.say(f"note: {line}"),
+            self.runtime.device,
+        )
+        if self.runtime.is_main:
+            write_at_start(model, config, self.tokenizer, self.folder, is_resumed=start is not None)
         if compute != torch.float32:
             leave_inputs_to_autocast(model)
-        row_tokens = max(self._row_tokens())
-        self.resolved = decide_checkpointing(self.resolved, model, row_tokens, self.runtime.device)
+        if config.upcast_layernorm:
+            self.reporter.say(f"upcast_layernorm: {upcast_norms(model)} parameters are now kept in 32 bits")
+        self._decide_checkpointing(model, compute)
         if self.config.gradient_checkpointing:
             with quiet_transformers():
                 model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         if words := quantization_words(config):
             self.reporter.say(f"base model in {words}: {stored_bytes(model) / 1e9:.2f} GB of weights")
-        num_trainable, num_all = count_parameters(model)
+        self.model = model.to(self.runtime.device)
+        if config.neftune_noise_alpha:
+            EmbeddingNoise(self.model, config.neftune_noise_alpha)
+        coefficient = config.moe_aux_loss_coef
+        self.balance = ExpertBalance(RouterTap(self.model, coefficient), self.runtime) if coefficient else None
+        head = build_value_head(self.model, config).to(self.runtime.device) if self.stage.needs_value_head else None
+        self.scorer = Scorer(self.model, compute, self.runtime.device.type, head)
+        self._prove_scores()
+        self._prepare_stage(max(self._row_tokens()))
+        self._announce_parameters()
+        if start is not None:
+            self._put_back(start, only_head=not put_back)
+
+    def _announce_parameters(self) -> None:
+        """What is trained, as the stage has left it: its value head counts, a head that it does not read does not."""
+        num_trainable, num_all = count_parameters(self._trained)
         share = 100 * num_trainable / num_all
         self.reporter.say(f"trainable params: {num_trainable:,} || all params: {num_all:,} || trainable%: {share:.4f}")
-        self.model = model.to(self.runtime.device)
-        self.scorer = Scorer(self.model, compute, self.runtime.device.type)
-        self._prove_scores()
-        self._prepare_stage(row_tokens)
-        if put_back and start is not None:
-            put_weights_back(self.model, config, start)
+        if self.config.print_param_status:
+            for line in parameter_lines(self._trained):
+                self.reporter.say(line)
+
+    def _put_back(self, checkpoint: Path, *, only_head: bool = False) -> None:
+        """Take the trained weights from a checkpoint of this run."""
+        if not only_head:
+            put_weights_back(self.model, self.config, checkpoint)
+        head = self.scorer.value_head
+        if head is not None:
+            head.load_state_dict(load_value_head(checkpoint, head.summary.in_features).state_dict())
+
+    def _save_weights(self, folder: Path) -> None:
+        save_weights(self.model, folder)
+        if self.scorer.value_head is not None:
+            save_value_head(self.scorer.value_head, folder)
+
+    @property
+    def _trained(self) -> torch.nn.Module:
+        """What holds all parameters that are trained."""
+        return self.model if self.scorer.value_head is None else self.scorer
 
     def _prepare_stage(self, row_tokens: int) -> None:
         """Let the stage look at the model as the run starts from it, and complete the examples."""
@@ -191,10 +244,29 @@ class Run:
             row_tokens,
             self.reporter.say,
             self.folder,
+            self.resolved.config_dir,
         )
         self.stage.prepare(setup)
         evals = {name: self.stage.with_numbers(store, setup) for name, store in self.prepared.evals.items()}
         self.prepared = replace(self.prepared, train=self.stage.with_numbers(self.store, setup), evals=evals)
+
+    def _decide_checkpointing(self, model: Any, compute: torch.dtype) -> None:
+        device = self.runtime.device
+        need = memory_need(
+            model,
+            optimizer=self.config.optim,
+            row_tokens=max(self._row_tokens()),
+            longest_text=int(self.store.lengths.max()),
+            compute_dtype=compute,
+            device=device,
+            plain_formula=self.config.flash_attn == "disabled",
+        )
+        num_ranks = self.runtime.world_size if device.type == "cpu" else 1
+        self.resolved, lines = decide_checkpointing(
+            self.resolved, need, available_memory_bytes(device), num_ranks=num_ranks
+        )
+        for line in lines:
+            self.reporter.say(line)
 
     def _row_tokens(self) -> list[int]:
         """Tokens of every micro-batch of the first epoch."""
@@ -217,10 +289,10 @@ class Run:
     def _build_loop(self, start: Path | None, compute: torch.dtype) -> None:
         config, lengths = self.config, self.store.lengths.tolist()
         total_steps, num_epochs = count_steps(lengths, self.plan, config)
-        self.optimizer = make_optimizer(self.model, config)
+        self.optimizer = make_optimizer(self._trained, config, self.reporter.say)
         self.state = TrainerState()
         if start:
-            self.state = load_training_state(start, self.model, self.optimizer)
+            self.state = load_training_state(start, self._trained, self.optimizer)
             self.state.finished = False
         self.stage.state.update(self.state.stage)
         self.state.stage = self.stage.state
@@ -256,6 +328,7 @@ class Run:
             Interrupt(),
             evaluator if self.prepared.evals else None,
             scaled,
+            self.balance,
         )
         rows = f"{self.plan.rows_per_step} {'packs' if self.plan.packing else 'rows'} per step"
         self.reporter.say(
@@ -280,7 +353,8 @@ class Run:
                 finished = self.loop.run()
         except NonFinite as failure:
             suspects = find_suspects(self.scorer, failure.store, failure.members, self.runtime.device)
-            if not suspects.parameters and self.loop.saver and self.state.global_step > 0:
+            intact = not suspects.parameters and not updates_in_backward(self.optimizer)
+            if intact and self.loop.saver and self.state.global_step > 0:
                 self.save(self.state)
             raise explain(failure, suspects, _precision_key(self.config)) from failure
         if not finished:
@@ -288,7 +362,8 @@ class Run:
                 f"stopped at step {self.state.global_step}; the same command goes on from there", style="bold"
             )
             return EXIT_STOPPED
-        self._finish()
+        with settled_weights(self.optimizer):
+            self._finish()
         return 0
 
     def save(self, state: TrainerState) -> None:
@@ -300,12 +375,18 @@ class Run:
         self.runtime.wait()
 
     def _fill_checkpoint(self, part: Path) -> None:
-        save_weights(self.model, part)
+        with settled_weights(self.optimizer):
+            self._save_weights(part)
         write_files(part, self.tokenizer_files)
+        self._write_rope(part)
         self.state.write(part)
         run_folder.write_json(part / run_folder.CONTRACT_FILE, self.renderer.contract())
         if not self.config.save_only_model:
-            save_training_state(part, self.model, self.optimizer, self.state, self.identity)
+            save_training_state(part, self._trained, self.optimizer, self.state, self.identity)
+
+    def _write_rope(self, part: Path) -> None:
+        if self.rope.scaling is not None:
+            self.rope.scaling.write(part)
 
     def _finish(self) -> None:
         """Final evaluation, weights, results, plots and card."""
@@ -315,22 +396,31 @@ class Run:
         if self.loop.evaluator and self.config.do_eval:
             metrics = self.loop.evaluator.evaluate(self.loop.scorer)
             self.reporter.say("evaluation: " + _line(metrics))
+        lines: list[dict[str, Any]] = []
+        predicted: Mapping[str, float] = {}
+        if self.loop.evaluator and self.config.do_predict:
+            lines, predicted = predict(self.loop.evaluator, self.loop.scorer)
         if not self.runtime.is_main:
             return
         try:
             save_into(
                 self.folder,
-                lambda part: save_weights(self.model, part),
+                self._save_weights,
                 lambda part: write_files(part, self.tokenizer_files),
+                self._write_rope,
             )
         except (OSError, SafetensorError) as err:
             raise save_failure(err, self.folder, next(reversed(checkpoints(self.folder)), None)) from err
+        write_at_end(self.model, self.config, self.folder)
         self.state.write(self.folder)
         results = self._results()
         run_folder.write_json(self.folder / "train_results.json", results)
         if metrics:
             run_folder.write_json(self.folder / "eval_results.json", {"epoch": self.state.epoch, **metrics})
-        run_folder.write_json(self.folder / "all_results.json", {**results, **metrics})
+        if lines:
+            write_predictions(self.folder, lines, predicted)
+            self.reporter.say(f"prediction: {_line(predicted)}; {len(lines):,} lines in {PREDICTIONS}")
+        run_folder.write_json(self.folder / "all_results.json", {**results, **metrics, **predicted})
         write_card(self.folder, self.config, {**results, **metrics}, self.prepared.ledger.summary_lines())
         if self.config.plot_loss:
             keys = [
@@ -343,7 +433,7 @@ class Run:
     def _load_best(self) -> None:
         best = self.folder / str(self.state.best_model_checkpoint)
         self.reporter.say(f"loading the best checkpoint, {best.name} (best metric {self.state.best_metric:.4f})")
-        put_weights_back(self.model, self.config, best)
+        self._put_back(best)
 
     def _results(self) -> dict[str, Any]:
         state = self.state
@@ -371,8 +461,11 @@ class Run:
             style="bold",
         )
         self.reporter.say(f"everything lies in {self.folder}")
+        if self.stage.needs_value_head:
+            self.reporter.say(f"it scores answers: set reward_model: {self.folder} in a run with stage: ppo or grpo")
+            return
         self.reporter.say(f"talk to it:  tunesmith chat {shown}")
-        if self.config.finetuning_type == "lora":
+        if self.config.trains_adapter:
             unquantized = "" if self.config.quantization_bit is None else " quantization_bit=null"
             self.reporter.say(f"merge it:    tunesmith export {shown} export_dir={self.folder}-merged{unquantized}")
 

@@ -110,7 +110,8 @@ def precision(resolved: Resolved, device: torch.device) -> tuple[torch.dtype, to
                 where=_where(resolved, "pure_bf16" if config.pure_bf16 else "bf16"),
                 fix="write `fp16: true` in its place",
             )
-        return torch.bfloat16, torch.bfloat16, torch.bfloat16 if config.pure_bf16 else torch.float32
+        keeps_copies = config.use_badam and config.badam_mode == "layer"  # fp32 ones, of the layer that trains
+        return torch.bfloat16, torch.bfloat16, torch.bfloat16 if config.pure_bf16 or keeps_copies else torch.float32
     return torch.float32, torch.float32, torch.float32
 
 
@@ -128,6 +129,16 @@ def available_memory_bytes(device: torch.device) -> int | None:
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
     return None
+
+
+def mapped_ranges(suffix: str) -> list[tuple[int, int]]:
+    """Addresses (start, end) where this process has mapped files of that suffix; empty where it cannot be told."""
+    maps = Path("/proc/self/maps")
+    if not maps.is_file():
+        return []
+    lines = [line.split() for line in maps.read_text().splitlines() if line.endswith(suffix)]
+    borders = [line[0].split("-") for line in lines]
+    return [(int(start, 16), int(end, 16)) for start, end in borders]
 
 
 def peak_memory_bytes(device: torch.device) -> int:

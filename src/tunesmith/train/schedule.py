@@ -1,8 +1,7 @@
 """Learning-rate schedules as pure functions of the step: nothing to save, nothing to drift on resume.
 
 `factor(step)` multiplies the learning rate for the update number `step` (0-based), with the names, keyword
-arguments and formulas of transformers' schedules. `reduce_lr_on_plateau` alone depends on evaluations; its
-state is four numbers kept in the trainer state.
+arguments and formulas of transformers' schedules. The two that follow the evaluations are in plateau.py.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tunesmith.config.schedules import SCHEDULES, schedule_options
 from tunesmith.errors import ConfigError, did_you_mean
 
 Schedule = Callable[[int], float]
@@ -32,33 +32,17 @@ def make_schedule(spec: ScheduleSpec) -> Schedule:
     """The factor as a function of the 0-based step.
 
     Raises:
-        ConfigError: unknown name, or an option that the schedule does not have.
+        ConfigError: unknown name, or an option that the schedule does not have or that is of the wrong type.
     """
-    known = {
-        "linear": (_linear, ()),
-        "cosine": (_cosine, ("num_cycles",)),
-        "cosine_with_restarts": (_cosine_with_restarts, ("num_cycles",)),
-        "polynomial": (_polynomial, ("lr_end", "power")),
-        "constant": (_constant, ()),
-        "constant_with_warmup": (_constant_with_warmup, ()),
-        "inverse_sqrt": (_inverse_sqrt, ("timescale",)),
-        "reduce_lr_on_plateau": (_constant, ("factor", "patience", "threshold", "cooldown", "min_lr", "mode")),
-        "cosine_with_min_lr": (_cosine_with_min_lr, ("num_cycles", "min_lr", "min_lr_rate")),
-        "warmup_stable_decay": (_warmup_stable_decay, ("num_stable_steps", "num_decay_steps", "min_lr_ratio")),
-    }
-    if spec.name not in known:
+    if spec.name not in _BUILDERS:
         raise ConfigError(
             f"unknown `lr_scheduler_type: {spec.name}`",
-            fix=f"{did_you_mean(spec.name, known)} Known: {', '.join(known)}.".strip(),
+            fix=f"{did_you_mean(spec.name, SCHEDULES)} Known: {', '.join(SCHEDULES)}.".strip(),
         )
-    build, options = known[spec.name]
-    for key in spec.options:
-        if key not in options:
-            raise ConfigError(
-                f"`lr_scheduler_kwargs`: {spec.name} has no option '{key}'",
-                fix=f"it has {', '.join(options) or 'none'}",
-            )
-    return build(spec)
+    options = schedule_options(spec.name, spec.options, spec.learning_rate)
+    return _BUILDERS[spec.name](
+        ScheduleSpec(spec.name, spec.total_steps, spec.warmup_steps, spec.learning_rate, options)
+    )
 
 
 def warmup_steps_of(total_steps: int, warmup_steps: float, warmup_ratio: float) -> int:
@@ -107,6 +91,8 @@ def _cosine_with_restarts(spec: ScheduleSpec) -> Schedule:
 def _polynomial(spec: ScheduleSpec) -> Schedule:
     lr_end, power = spec.options.get("lr_end", 1e-7), spec.options.get("power", 1.0)
     lr = spec.learning_rate
+    if lr == 0:
+        return lambda step: 1.0
     return _after_warmup(spec, lambda progress: ((lr - lr_end) * max(0.0, 1 - progress) ** power + lr_end) / lr)
 
 
@@ -129,76 +115,87 @@ def _inverse_sqrt(spec: ScheduleSpec) -> Schedule:
     return factor
 
 
+def _floor(spec: ScheduleSpec) -> float:
+    """The lowest factor, from `min_lr_rate` or `min_lr`."""
+    if "min_lr_rate" in spec.options:
+        return spec.options["min_lr_rate"]
+    return spec.options["min_lr"] / spec.learning_rate if spec.learning_rate else 0.0
+
+
 def _cosine_with_min_lr(spec: ScheduleSpec) -> Schedule:
-    floor = spec.options.get("min_lr_rate")
-    if floor is None:
-        if "min_lr" not in spec.options:
-            raise ConfigError(
-                "`lr_scheduler_type: cosine_with_min_lr` needs to know the lowest learning rate",
-                fix="set `lr_scheduler_kwargs: {min_lr_rate: 0.1}` (a fraction of learning_rate) or `{min_lr: 1e-6}`",
-            )
-        floor = spec.options["min_lr"] / spec.learning_rate
-    num_cycles = spec.options.get("num_cycles", 0.5)
+    floor, num_cycles = _floor(spec), spec.options.get("num_cycles", 0.5)
 
     def decay(progress: float) -> float:
-        return 0.5 * (1 + math.cos(2 * math.pi * num_cycles * progress)) * (1 - floor) + floor
+        return max(0.0, 0.5 * (1 + math.cos(2 * math.pi * num_cycles * progress)) * (1 - floor) + floor)
 
     return _after_warmup(spec, decay)
 
 
-def _warmup_stable_decay(spec: ScheduleSpec) -> Schedule:
-    """Rise, hold, fall as a half cosine; by default a third of the steps after the warm-up holds."""
-    rest = spec.total_steps - spec.warmup_steps
-    num_stable = spec.options.get("num_stable_steps", rest // 3)
-    num_decay = spec.options.get("num_decay_steps", rest - num_stable)
-    floor = spec.options.get("min_lr_ratio", 0.0)
+def _cosine_warmup_with_min_lr(spec: ScheduleSpec) -> Schedule:
+    """As cosine_with_min_lr, one step ahead: the first step is not lost to a learning rate of 0.
+
+    The rise starts at `warmup_lr_rate` of the top, by default at 1 / warmup_steps of it.
+    """
+    floor, num_cycles = _floor(spec), spec.options.get("num_cycles", 0.5)
+    start = spec.options.get("warmup_lr_rate")
 
     def factor(step: int) -> float:
         if step < spec.warmup_steps:
-            return step / max(1, spec.warmup_steps) * (1 - floor) + floor
-        falling = step - spec.warmup_steps - num_stable
-        if falling < 0:
-            return 1.0
-        if falling < num_decay:
-            return max(0.0, 0.5 * (1 + math.cos(math.pi * falling / max(1, num_decay)))) * (1 - floor) + floor
-        return floor
+            if start is None:
+                return (step + 1) / spec.warmup_steps
+            return start + (1 - start) * step / max(1, spec.warmup_steps - 1)
+        progress = (step - spec.warmup_steps + 1) / max(1, spec.total_steps - spec.warmup_steps)
+        return max(0.0, 0.5 * (1 + math.cos(2 * math.pi * num_cycles * progress)) * (1 - floor) + floor)
 
     return factor
 
 
-@dataclass
-class Plateau:
-    """Lowers the learning rate when the evaluation metric stops getting better (as torch's ReduceLROnPlateau).
+def _warmup_stable_decay(spec: ScheduleSpec) -> Schedule:
+    """Rise, hold, fall; by default a third of the steps after the warm-up holds and the rest falls."""
+    options = spec.options
+    rest = spec.total_steps - spec.warmup_steps
+    num_stable = options.get("num_stable_steps", max(0, rest - options.get("num_decay_steps", rest - rest // 3)))
+    num_decay = options.get("num_decay_steps", rest - num_stable)
+    floor, num_cycles = options.get("min_lr_ratio", 0.0), options.get("num_cycles", 0.5)
+    rise, fall = _RISES[options.get("warmup_type", "linear")], options.get("decay_type", "cosine")
 
-    A metric counts as better when it beats the best by the relative `threshold`; after more than `patience`
-    evaluations without that, the factor is multiplied by `factor`, then `cooldown` evaluations do not count.
-    """
+    def factor(step: int) -> float:
+        if step < spec.warmup_steps:
+            return rise(step / max(1, spec.warmup_steps)) * (1 - floor) + floor
+        falling = step - spec.warmup_steps - num_stable
+        if falling < 0:
+            return 1.0
+        if falling >= num_decay:
+            return floor
+        return max(0.0, _fall(fall, falling / max(1, num_decay), num_cycles) * (1 - floor) + floor)
 
-    factor: float = 0.1
-    patience: int = 10
-    threshold: float = 1e-4
-    cooldown: int = 0
-    min_lr: float = 0.0
-    mode: str = "min"
-    scale: float = 1.0
-    best: float | None = None
-    num_bad: int = 0
-    num_cooling: int = 0
+    return factor
 
-    def observe(self, metric: float, learning_rate: float) -> None:
-        """Take in one evaluation."""
-        if self.best is None or self._better(metric):
-            self.best, self.num_bad = metric, 0
-        else:
-            self.num_bad += 1
-        if self.num_cooling > 0:
-            self.num_cooling, self.num_bad = self.num_cooling - 1, 0
-        if self.num_bad > self.patience:
-            self.scale = max(self.scale * self.factor, self.min_lr / learning_rate)
-            self.num_cooling, self.num_bad = self.cooldown, 0
 
-    def _better(self, metric: float) -> bool:
-        assert self.best is not None
-        if self.mode == "max":
-            return metric > self.best * (1 + self.threshold)
-        return metric < self.best * (1 - self.threshold)
+_RISES: Mapping[str, Callable[[float], float]] = {
+    "linear": lambda progress: progress,
+    "cosine": lambda progress: 0.5 * (1 - math.cos(math.pi * progress)),
+    "1-sqrt": lambda progress: 1 - math.sqrt(1 - progress),
+}
+
+
+def _fall(kind: str, progress: float, num_cycles: float) -> float:
+    if kind == "cosine":
+        return 0.5 * (1 + math.cos(2 * math.pi * num_cycles * progress))
+    return 1 - (progress if kind == "linear" else math.sqrt(progress))
+
+
+_BUILDERS: Mapping[str, Callable[[ScheduleSpec], Schedule]] = {
+    "linear": _linear,
+    "cosine": _cosine,
+    "cosine_with_restarts": _cosine_with_restarts,
+    "polynomial": _polynomial,
+    "constant": _constant,
+    "constant_with_warmup": _constant_with_warmup,
+    "inverse_sqrt": _inverse_sqrt,
+    "reduce_lr_on_plateau": _constant,
+    "cosine_with_min_lr": _cosine_with_min_lr,
+    "cosine_warmup_with_min_lr": _cosine_warmup_with_min_lr,
+    "warmup_stable_decay": _warmup_stable_decay,
+    "greedy": _constant,
+}

@@ -6,18 +6,20 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import nn
 
 from tunesmith.config import Config
 from tunesmith.config.resolve import Resolved
+from tunesmith.config.schedules import WATCHING, schedule_options
 from tunesmith.data.plan import PlanSpec, plan_epoch
 from tunesmith.train.loop import LoopSettings
-from tunesmith.train.runtime import available_memory_bytes
-from tunesmith.train.schedule import Plateau, ScheduleSpec, warmup_steps_of
+from tunesmith.train.memory import MemoryNeed
+from tunesmith.train.plateau import Follower, Greedy, Plateau
+from tunesmith.train.schedule import ScheduleSpec, warmup_steps_of
 
 ENOUGH_TOKENS = {"cpu": 2048, "cuda": 16384}
 """Micro-batches beyond this bring no more speed: the matrices are large enough to keep the cores busy."""
-MEMORY_SHARE = 0.5
+MEMORY_SHARE = 0.8
+"""Of the free memory a step without checkpointing may fill: the estimate is right to about a fifth."""
 
 
 def decide_layout(resolved: Resolved, device: torch.device) -> Resolved:
@@ -41,8 +43,11 @@ def decide_layout(resolved: Resolved, device: torch.device) -> Resolved:
 def plan_spec(config: Config, world_size: int) -> PlanSpec:
     """The batch layout: rows (or packs) per optimizer step over all ranks, and how they are cut."""
     assert config.micro_batch_tokens is not None
+    per_rank = config.per_device_train_batch_size * config.gradient_accumulation_steps
+    if config.stage == "ppo":
+        per_rank *= config.ppo_buffer_size  # answered together, then learnt from in as many parts
     return PlanSpec(
-        rows_per_step=config.per_device_train_batch_size * config.gradient_accumulation_steps * world_size,
+        rows_per_step=per_rank * world_size,
         micro_batch_tokens=config.micro_batch_tokens,
         world_size=world_size,
         packing=bool(config.packing),
@@ -104,42 +109,56 @@ def schedule_spec(config: Config, total_steps: int) -> ScheduleSpec:
     return ScheduleSpec(config.lr_scheduler_type, total_steps, warmup, config.learning_rate, options)
 
 
-def plateau_of(config: Config) -> Plateau | None:
-    """The state of `reduce_lr_on_plateau`, None for the other schedules."""
-    if config.lr_scheduler_type != "reduce_lr_on_plateau":
+def plateau_of(config: Config) -> Follower | None:
+    """The state of a schedule that follows the evaluations, None for the other schedules."""
+    if config.lr_scheduler_type not in WATCHING:
         return None
-    mode = "max" if config.greater_is_better else "min"
-    return Plateau(**{"mode": mode, **(config.lr_scheduler_kwargs or {})})
+    given = schedule_options(config.lr_scheduler_type, config.lr_scheduler_kwargs, config.learning_rate)
+    options = {"mode": "max" if config.greater_is_better else "min", **given}
+    return Plateau(**options) if config.lr_scheduler_type == "reduce_lr_on_plateau" else Greedy(**options)
 
 
-def decide_checkpointing(resolved: Resolved, model: nn.Module, row_tokens: int, device: torch.device) -> Resolved:
-    """Settle gradient checkpointing: on only where the activations would fill half of the free memory.
+def decide_checkpointing(
+    resolved: Resolved, need: MemoryNeed, free_bytes: int | None, *, num_ranks: int = 1
+) -> tuple[Resolved, list[str]]:
+    """Settle gradient checkpointing: on only where a step without it would fill most of the free memory.
 
     Recomputing costs a quarter to a third of the speed, so it is not the default where memory suffices.
+
+    Args:
+        need: of one step on one device. free_bytes: of that device now; None where it is not known.
+        num_ranks: processes that share the memory (on a CPU).
+
+    Returns:
+        The settings, and what to tell the user: the need and what is free, and a warning where even
+        checkpointing may not suffice.
     """
+    resolved = _settle_checkpointing(resolved, need, None if free_bytes is None else free_bytes // num_ranks)
+    is_on = bool(resolved.config.gradient_checkpointing)
+    needed = need.total(checkpointing=is_on)
+    state = f"gradient checkpointing is {'on' if is_on else 'off'}"
+    if free_bytes is None:
+        return resolved, [f"memory: a step needs about {_gb(needed)}; what is free is not known; {state}"]
+    free = free_bytes // num_ranks
+    lines = [f"memory: a step needs about {_gb(needed)} of {_gb(free)} free ({need.describe()}); {state}"]
+    if needed > free:
+        smaller = "a smaller micro_batch_tokens" + ("" if is_on else ", gradient_checkpointing: true")
+        lines.append(f"note: this may not fit; what helps: {smaller}, finetuning_type: lora")
+    return resolved, lines
+
+
+def _settle_checkpointing(resolved: Resolved, need: MemoryNeed, free: int | None) -> Resolved:
     config = resolved.config
     if config.disable_gradient_checkpointing:
         return resolved.replace("gradient_checkpointing", False, "disable_gradient_checkpointing is true")
     if config.gradient_checkpointing is not None:
         return resolved
-    needed, free = activation_bytes(model, row_tokens), available_memory_bytes(device)
     if free is None:
         return resolved.replace("gradient_checkpointing", True, "the free memory is not known on this device")
-    tight = needed > MEMORY_SHARE * free
-    why = f"activations of {row_tokens} tokens take about {needed / 1e9:.1f} GB of {free / 1e9:.1f} GB free"
-    return resolved.replace("gradient_checkpointing", tight, why)
+    needed = need.total(checkpointing=False)
+    why = f"without it a step needs about {_gb(needed)} of {_gb(free)} free"
+    return resolved.replace("gradient_checkpointing", needed > MEMORY_SHARE * free, why)
 
 
-def activation_bytes(model: nn.Module, num_tokens: int) -> int:
-    """Rough size of what a forward pass keeps for the backward pass: 24 hidden and 8 MLP vectors per layer.
-
-    LoRA on all linear layers of a 135M Llama in bf16 on a CPU: 1.37 MB per token measured (peak of the process at 1,978
-    tokens less that at 518), 1.57 MB by this rule.
-    """
-    config = getattr(model, "config", None)
-    text = config.get_text_config() if config is not None and hasattr(config, "get_text_config") else config
-    hidden = getattr(text, "hidden_size", 0)
-    intermediate = getattr(text, "intermediate_size", 4 * hidden)
-    layers = getattr(text, "num_hidden_layers", 0)
-    width = 4 if next(model.parameters()).dtype == torch.float32 else 2
-    return int(layers * num_tokens * (24 * hidden + 8 * intermediate) * width)
+def _gb(num_bytes: float) -> str:
+    return f"{num_bytes / 1e9:.2f} GB"

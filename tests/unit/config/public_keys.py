@@ -413,4 +413,12 @@ OWN: dict[str, Any] = {
     "identity_name": N,
     "identity_author": N,
     "save_best": T,
+    "embedding_learning_rate": N,
+    "rank_pattern": N,
+    "alpha_pattern": N,
+    "lora_layers": (),
+    "loftq_init": F,
+    "loftq_bits": 4,
+    "loftq_iter": 1,
+    "num_expand": N,
 }

@@ -134,5 +134,8 @@ def test_a_value_that_contains_itself_is_refused(write: Write) -> None:
 
 
 def test_numbers_in_mappings_are_numbers(write: Write) -> None:
-    path = write("model_name_or_path: m\noutput_dir: o\ndataset: d\nlr_scheduler_kwargs:\n  min_lr: 1e-6\n  power: 2\n")
-    assert resolve([str(path)], verb="train").config.lr_scheduler_kwargs == {"min_lr": 1e-6, "power": 2}
+    path = write(
+        "model_name_or_path: m\noutput_dir: o\ndataset: d\nlr_scheduler_type: polynomial\n"
+        "lr_scheduler_kwargs:\n  lr_end: 1e-6\n  power: 2\n"
+    )
+    assert resolve([str(path)], verb="train").config.lr_scheduler_kwargs == {"lr_end": 1e-6, "power": 2}

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import method_rule_cases
+import optimizer_rule_cases
+import preference_rule_cases
 import pytest
 from config_settings import RUNNABLE, refusal, run
 
@@ -40,11 +43,6 @@ BROKEN: dict[str, tuple[str, str, str]] = {
     ),
     "the best model is saved": ("train", f"{EVAL} load_best_model_at_end=true save_strategy=no", "save_strategy=steps"),
     "early stopping needs evaluation": ("train", "val_size=0.1 early_stopping_steps=3", "eval_strategy=epoch"),
-    "a plateau is seen by evaluation": (
-        "train",
-        "val_size=0.1 lr_scheduler_type=reduce_lr_on_plateau",
-        "eval_strategy=epoch",
-    ),
     "the metric of the best model is measured": (
         "train",
         f"{EVAL} metric_for_best_model=accuracy",
@@ -58,6 +56,17 @@ BROKEN: dict[str, tuple[str, str, str]] = {
         "gradient_checkpointing=true disable_gradient_checkpointing=true",
         "gradient_checkpointing=null",
     ),
+    "offloading checkpointing on or off": (
+        "train",
+        "use_unsloth_gc=true disable_gradient_checkpointing=true",
+        "disable_gradient_checkpointing=false",
+    ),
+    "random weights are all trained": (
+        "train",
+        "train_from_scratch=true finetuning_type=lora",
+        "finetuning_type=full",
+    ),
+    "shifted attention chooses its kernel": ("train", "shift_attn=true flash_attn=disabled", "flash_attn=auto"),
     "frozen training trains something": (
         "train",
         "finetuning_type=freeze freeze_trainable_layers=0",
@@ -70,8 +79,12 @@ BROKEN: dict[str, tuple[str, str, str]] = {
     ),
     "a length limit for answers": ("chat", "max_new_tokens=0", "max_length=100"),
     "an export has a folder": ("export", "export_dir=null", "export_dir=e"),
+    **method_rule_cases.BROKEN,
+    **optimizer_rule_cases.BROKEN,
+    **preference_rule_cases.BROKEN,
 }
 NOTED: dict[str, str] = {
+    "checkpointing without offloading": "use_unsloth_gc=true",
     "steps replace epochs": "max_steps=10 num_train_epochs=2",
     "no evaluation interval without a strategy": "eval_steps=10",
     "no save interval without a strategy": "save_strategy=epoch save_steps=10",
@@ -80,6 +93,9 @@ NOTED: dict[str, str] = {
     "a new adapter on nothing": "create_new_adapter=true",
     "warmup as long as the run": "max_steps=10 warmup_steps=10",
     "evaluation data without evaluation": "val_size=0.1 do_train=true do_eval=false",
+    **method_rule_cases.NOTED,
+    **optimizer_rule_cases.NOTED,
+    **preference_rule_cases.NOTED,
 }
 
 
@@ -141,3 +157,34 @@ def test_one_reason_makes_one_note() -> None:
     notes = run("use_unsloth=true", "enable_liger_kernel=true", "overwrite_cache=true").notes
     assert len(notes) == 2
     assert notes[0].startswith("use_unsloth, enable_liger_kernel: ")
+
+
+def test_keys_of_another_stage_are_noted() -> None:
+    assert run("pref_loss=ipo", "kto_chosen_weight=2").notes == ["pref_loss, kto_chosen_weight: not read by stage sft"]
+    assert run("stage=kto", "kto_chosen_weight=2").notes == []
+
+
+def test_the_rules_know_the_preference_losses_as_the_losses_are() -> None:
+    from tunesmith.config import rules_preferences as names
+    from tunesmith.loss.preference import PREFERENCE_LOSSES
+
+    assert set(PREFERENCE_LOSSES) == set(specs()["pref_loss"].choices)
+    by_table = {
+        names.WITHOUT_REFERENCE: lambda loss: not loss.needs_reference,
+        names.SMOOTHED: lambda loss: loss.smoothing != "unused",
+        names.DIVIDED_BY_BETA: lambda loss: loss.divides_by_beta,
+    }
+    for listed, holds in by_table.items():
+        assert set(listed) == {name for name, loss in PREFERENCE_LOSSES.items() if holds(loss)}
+
+
+def test_the_label_smoothing_of_exo_is_decided_openly() -> None:
+    resolved = run("stage=dpo", "pref_loss=exo_pair")
+    assert resolved.config.dpo_label_smoothing == 1e-3
+    assert resolved.origins["dpo_label_smoothing"].kind == "decided"
+    assert run("stage=dpo").config.dpo_label_smoothing == 0
+
+
+def test_the_accuracy_of_a_reward_model_needs_no_further_setting() -> None:
+    given = "stage=rm val_size=0.1 eval_strategy=epoch save_strategy=epoch load_best_model_at_end=true"
+    assert run(*given.split(), "metric_for_best_model=accuracy").problems == ()

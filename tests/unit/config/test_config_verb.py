@@ -37,7 +37,7 @@ def test_show_prints_every_value_with_its_origin(write: Write, capsys: pytest.Ca
     assert rows["cutoff_len"] == ["2048", "default"]
     available = [name for name, spec in specs().items() if not spec.later and not spec.noop]
     assert set(available) <= rows.keys()
-    assert "use_galore" not in rows
+    assert "use_swanlab" not in rows
 
 
 def test_show_can_list_less_or_everything(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,7 +122,13 @@ def test_the_schema_accepts_what_is_valid_and_refuses_what_is_not(tmp_path: Path
     assert set(schema["properties"]) >= specs().keys()
     good = {"stage": "sft", "dataset": ["a"], "lora_target": "all", "packing": None, "evaluation_strategy": "steps"}
     assert validator.is_valid(good)
-    for bad in ({"no_such_key": 1}, {"lora_rank": 0}, {"stage": "dpo"}, {"dataset": {"a": 1}}, {"packing": "maybe"}):
+    for bad in (
+        {"no_such_key": 1},
+        {"lora_rank": 0},
+        {"stage": "no such"},
+        {"dataset": {"a": 1}},
+        {"packing": "maybe"},
+    ):
         assert not validator.is_valid(bad), bad
 
 

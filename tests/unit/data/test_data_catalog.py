@@ -61,14 +61,14 @@ def test_an_entry_without_a_source_is_refused(workspace: Workspace) -> None:
 @pytest.mark.parametrize(
     ("raw", "stages"),
     [
-        ({"ranking": True}, "dpo or rm"),
-        ({"columns": {"prompt": "instruction", "response": "output", "kto_tag": "input"}}, "stage kto"),
+        ({"ranking": True}, "rm or dpo"),
+        ({"columns": {"prompt": "instruction", "response": "output", "kto_tag": "input"}}, "kto"),
     ],
 )
 def test_preference_and_feedback_data_name_the_stage_that_fits(
     workspace: Workspace, raw: dict[str, Any], stages: str
 ) -> None:
-    assert stages in refused_entry(workspace, **raw).fix
+    assert f"it fits stage {stages};" in refused_entry(workspace, **raw).fix
 
 
 def test_media_columns_are_named_as_not_available_yet(workspace: Workspace) -> None:
@@ -162,7 +162,18 @@ def test_plain_text_named_by_its_path_is_sent_to_the_stage_that_fits(workspace: 
     workspace.write("a.txt", "one\ntwo\n")
     with pytest.raises(DataError) as caught:
         workspace.prepare("a.txt")
-    assert "stage: pt" in caught.value.fix
+    assert "it fits stage pt" in caught.value.fix
+
+
+def test_documents_registered_for_pretraining_are_sent_to_it_or_to_the_column_that_is_missing(
+    workspace: Workspace,
+) -> None:
+    workspace.write("a.jsonl", [{"text": "t"}])
+    workspace.register(d={"file_name": "a.jsonl", "columns": {"prompt": "text"}})
+    with pytest.raises(DataError) as caught:
+        workspace.prepare("d")
+    assert "it fits stage pt" in caught.value.fix
+    assert '"response": "COLUMN"' in caught.value.fix
 
 
 def test_rows_of_no_known_format_are_refused_with_their_columns(workspace: Workspace) -> None:
@@ -175,7 +186,7 @@ def test_rows_of_no_known_format_are_refused_with_their_columns(workspace: Works
 @pytest.mark.parametrize(
     ("row", "stages"),
     [
-        ({"instruction": "q", "output": "", "chosen": "a", "rejected": "b"}, "dpo or rm"),
+        ({"instruction": "q", "output": "", "chosen": "a", "rejected": "b"}, "rm or dpo"),
         ({"instruction": "q", "output": "a", "label": False}, "kto"),
     ],
 )
@@ -185,4 +196,4 @@ def test_pairs_and_verdicts_named_by_their_path_are_not_taken_for_answers(
     workspace.write("a.jsonl", [row] * 3)
     with pytest.raises(DataError) as caught:
         workspace.prepare("a.jsonl")
-    assert f"stage {stages}" in caught.value.fix
+    assert f"it fits stage {stages};" in caught.value.fix

@@ -131,11 +131,6 @@ class TestAlpaca:
         with pytest.raises(DataError, match=r"columns\.query is 'inptu'"):
             check(entry(columns={"prompt": "instruction", "query": "inptu", "response": "output"}), [qa("q", "a")])
 
-    def test_plain_documents_are_sent_to_the_stage_that_fits(self) -> None:
-        with pytest.raises(DataError) as caught:
-            check(entry(columns={"prompt": "text"}), [{"text": "t"}])
-        assert "stage: pt" in caught.value.fix
-
 
 def chat(*values: str, roles: tuple[str, ...] = ("human", "gpt"), **more: Any) -> dict[str, Any]:
     messages = [{"from": roles[index % len(roles)], "value": value} for index, value in enumerate(values)]

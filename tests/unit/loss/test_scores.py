@@ -72,7 +72,7 @@ def test_bf16_is_as_close_to_fp32_as_plain_bf16_is() -> None:
 def test_cross_entropy_is_a_sum_and_its_weight() -> None:
     """By hand: -(-1 * 1 - 2 * 0.5) = 2 nats over a weight of 1.5; two of the weights are right in one of two."""
     scores = TokenScores(
-        torch.tensor([-1.0, -2.0]), torch.tensor([1.0, 0.5]), torch.tensor([1, 2]), torch.tensor([True, False])
+        torch.tensor([-1.0, -2.0]), torch.tensor([1.0, 0.5]), torch.tensor([0, 1]), 2, torch.tensor([True, False])
     )
     out = cross_entropy(scores)
     assert float(out.loss_sum) == 2.0

@@ -52,8 +52,8 @@ class DataOptions:
     )
     cutoff_len: int = option(
         2048,
-        en="Longest example in tokens; longer ones are cut, counted and listed.",
-        zh="单条样本的最大词元数；超出的部分会被截断，并计数列出。",
+        en="Longest sequence in tokens, prompt and answer; longer ones are cut, counted and listed.",
+        zh="单条序列（提示加回答）的最大词元数；超出的部分会被截断，并计数列出。",
         ge=2,
         aliases=("max_seq_length", "model_max_length"),
     )
@@ -61,13 +61,13 @@ class DataOptions:
         False,
         en="Learn the prompt as well as the answer.",
         zh="除回答外，也学习提示词。",
-        stages=("sft",),
+        stages=("sft", "gkd"),
     )
     mask_history: bool = option(
         False,
         en="Learn only the last answer of a conversation.",
         zh="只学习对话中的最后一个回答。",
-        stages=("sft",),
+        stages=("sft", "gkd"),
     )
     streaming: bool = option(
         False,

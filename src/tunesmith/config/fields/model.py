@@ -65,14 +65,10 @@ class ModelOptions:
     )
     flash_attn: str = option(
         "auto",
-        en="Attention kernel: auto picks the fastest this machine has.",
-        zh="注意力的实现方式：auto 会选用本机上最快的一种。",
+        en="Attention kernel: auto picks the fastest this machine has; disabled is the plain formula.",
+        zh="注意力的实现方式：auto 会选用本机上最快的一种；disabled 表示直接按公式计算。",
         choices=("auto", "disabled", "sdpa", "fa2", "fa3"),
         older_values={"true": "auto", "off": "disabled", "false": "disabled"},
-        later_choices={
-            "fa2": "it needs a GPU and the flash-attn package; use auto",
-            "fa3": "it needs a Hopper GPU and the flash-attn-3 package; use auto",
-        },
     )
     use_unsloth: bool = option(
         False,
@@ -83,9 +79,8 @@ class ModelOptions:
     )
     use_unsloth_gc: bool = option(
         False,
-        en="Use unsloth's offloading gradient checkpointing.",
-        zh="使用 unsloth 的卸载式梯度检查点。",
-        noop="the built-in gradient checkpointing does this job",
+        en="Save memory as unsloth's gradient checkpointing does: turns on the built-in one, without offloading.",
+        zh="像 unsloth 的梯度检查点那样节省内存：开启内置的梯度检查点，不做卸载。",
         verbs=("train",),
     )
     enable_liger_kernel: bool = option(
@@ -147,9 +142,8 @@ class ModelOptions:
     )
     resize_vocab: bool = option(
         False,
-        en="Make the embedding as large as the vocabulary of the tokenizer.",
-        zh="把词嵌入扩展到与分词器词表一样大。",
-        later="use a template whose tokens the model already has",
+        en="Make the embeddings large enough for the tokenizer, in multiples of 64; new tokens switch it on.",
+        zh="把词嵌入扩展到能容纳分词器词表（64 的倍数）；添加新词元时自动开启。",
         verbs=("train",),
     )
     split_special_tokens: bool = option(
@@ -162,40 +156,34 @@ class ModelOptions:
         (),
         en="Plain tokens to add to the vocabulary.",
         zh="要加入词表的普通词元。",
-        later="use the vocabulary of the model",
     )
     add_special_tokens: tuple[str, ...] = option(
         (),
         en="Special tokens to add to the vocabulary.",
         zh="要加入词表的特殊标记。",
-        later="use the vocabulary of the model",
         aliases=("new_special_tokens",),
     )
     new_special_tokens_config: str | None = option(
         None,
         en="YAML file of new special tokens with a description of each.",
         zh="新特殊标记及其含义的 YAML 文件。",
-        later="use the vocabulary of the model",
     )
     init_special_tokens: str = option(
         "noise_init",
         en="How the embeddings of new special tokens start.",
         zh="新特殊标记的词嵌入如何初始化。",
         choices=("noise_init", "desc_init", "desc_init_w_noise"),
-        later="use the vocabulary of the model",
     )
     rope_scaling: str | None = option(
         None,
         en="How rotary positions are stretched for longer contexts.",
         zh="为更长的上下文扩展旋转位置编码的方法。",
         choices=("linear", "dynamic", "yarn", "llama3"),
-        later="keep cutoff_len within the context of the model",
     )
     shift_attn: bool = option(
         False,
         en="Use the shifted sparse attention of LongLoRA.",
         zh="使用 LongLoRA 的移位稀疏注意力。",
-        later="train with full attention and a smaller cutoff_len",
         verbs=("train",),
     )
     mixture_of_depths: str | None = option(
@@ -210,15 +198,12 @@ class ModelOptions:
         en="Weight of the load-balancing loss of a mixture of experts.",
         zh="混合专家模型负载均衡损失的权重。",
         ge=0,
-        off=(0.0,),
-        later="the router is trained without the extra loss",
         verbs=("train",),
     )
     upcast_layernorm: bool = option(
         False,
         en="Keep normalisation weights in 32 bits.",
         zh="以 32 位精度保存归一化层的权重。",
-        later="normalisation already computes in 32 bits; train with bf16",
         verbs=("train",),
     )
     upcast_lmhead_output: bool = option(
@@ -232,7 +217,6 @@ class ModelOptions:
         False,
         en="Start from random weights instead of the pretrained ones.",
         zh="从随机权重而不是预训练权重开始。",
-        later="start from pretrained weights",
         verbs=("train",),
     )
     hf_hub_token: str | None = option(
@@ -260,6 +244,5 @@ class ModelOptions:
         False,
         en="List every parameter with its type and whether it is trained.",
         zh="列出每个参数的精度以及是否参与训练。",
-        noop="the number of trained parameters is always printed",
         verbs=("train",),
     )

@@ -10,59 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from tunesmith.config.optimizers import OPTIMIZERS
+from tunesmith.config.schedules import SCHEDULES
 from tunesmith.config.spec import Group, option
 
-OPTIMIZERS_NOW = ("adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop")
-_OPTIMIZERS_LATER = (
-    "adamw_torch_4bit",
-    "adamw_torch_8bit",
-    "ademamix",
-    "adamw_bnb_8bit",
-    "adamw_8bit",
-    "ademamix_8bit",
-    "lion_8bit",
-    "lion_32bit",
-    "paged_adamw_32bit",
-    "paged_adamw_8bit",
-    "paged_ademamix_32bit",
-    "paged_ademamix_8bit",
-    "paged_lion_32bit",
-    "paged_lion_8bit",
-    "rmsprop_bnb",
-    "rmsprop_bnb_8bit",
-    "rmsprop_bnb_32bit",
-    "adamw_anyprecision",
-    "galore_adamw",
-    "galore_adamw_8bit",
-    "galore_adafactor",
-    "galore_adamw_layerwise",
-    "galore_adamw_8bit_layerwise",
-    "galore_adafactor_layerwise",
-    "lomo",
-    "adalomo",
-    "grokadamw",
-    "schedule_free_radam",
-    "schedule_free_adamw",
-    "schedule_free_sgd",
-    "apollo_adamw",
-    "apollo_adamw_layerwise",
-    "stable_adamw",
-    "adamw_torch_xla",
-    "adamw_torch_npu_fused",
-)
-SCHEDULES_NOW = (
-    "linear",
-    "cosine",
-    "cosine_with_restarts",
-    "polynomial",
-    "constant",
-    "constant_with_warmup",
-    "inverse_sqrt",
-    "reduce_lr_on_plateau",
-    "cosine_with_min_lr",
-    "warmup_stable_decay",
-)
-_SCHEDULES_LATER = ("cosine_warmup_with_min_lr", "greedy")
 _NO_GENERATION = "evaluation measures loss and token accuracy; look at answers with `tunesmith chat`"
 
 
@@ -89,7 +40,9 @@ class TrainingOptions:
     do_train: bool = option(False, en="Train.", zh="进行训练。")
     do_eval: bool = option(False, en="Evaluate when training ends.", zh="训练结束时进行评估。")
     do_predict: bool = option(
-        False, en="Generate answers for the evaluation rows.", zh="为评估数据生成回答。", later=_NO_GENERATION
+        False,
+        en="Stage rm: write the scores of the evaluation rows to generated_predictions.jsonl when training ends.",
+        zh="rm 阶段：训练结束后把评估数据的分数写入 generated_predictions.jsonl。",
     )
     predict_with_generate: bool = option(
         False, en="Judge evaluation by generated text.", zh="以生成的文本进行评估。", later=_NO_GENERATION
@@ -126,12 +79,17 @@ class TrainingOptions:
         older_values={"0": "-1"},
     )
     learning_rate: float = option(5e-5, en="Highest learning rate.", zh="最大学习率。", ge=0)
+    embedding_learning_rate: float | None = option(
+        None,
+        en="Highest learning rate of trained input and output embeddings; unset: learning_rate.",
+        zh="训练输入、输出词嵌入时的最大学习率；不设置则与 learning_rate 相同。",
+        ge=0,
+    )
     lr_scheduler_type: str = option(
         "linear",
         en="How the learning rate changes over the steps.",
         zh="学习率随步数变化的方式。",
-        choices=(*SCHEDULES_NOW, *_SCHEDULES_LATER),
-        later_choices=dict.fromkeys(_SCHEDULES_LATER, "use cosine_with_min_lr"),
+        choices=tuple(SCHEDULES),
     )
     lr_scheduler_kwargs: Mapping[str, Any] | None = option(
         None,
@@ -151,8 +109,7 @@ class TrainingOptions:
         "adamw_torch_fused",
         en="Optimizer.",
         zh="优化器。",
-        choices=(*OPTIMIZERS_NOW, *_OPTIMIZERS_LATER),
-        later_choices=dict.fromkeys(_OPTIMIZERS_LATER, f"use one of {', '.join(OPTIMIZERS_NOW)}"),
+        choices=tuple(OPTIMIZERS),
         older_values={"adamw_hf": "adamw_torch", "adamw": "adamw_torch"},
     )
     optim_args: str | None = option(
@@ -162,9 +119,8 @@ class TrainingOptions:
     )
     optim_target_modules: tuple[str, ...] = option(
         (),
-        en="Modules that GaLore, APOLLO and similar optimizers act on.",
-        zh="GaLore、APOLLO 等优化器作用的模块。",
-        later="the optimizers available now act on every trained weight",
+        en="Modules that optim: galore_* and apollo_* act on: parts of names, patterns, or all-linear.",
+        zh="optim: galore_* 与 apollo_* 作用的模块：名称片段、正则表达式或 all-linear。",
     )
     weight_decay: float = option(
         0.0, en="Decay of the weights, biases and norms excepted.", zh="权重衰减（偏置和归一化层除外）。", ge=0
@@ -185,15 +141,12 @@ class TrainingOptions:
         zh="标签平滑系数。",
         ge=0,
         lt=1,
-        later="train with the usual cross-entropy",
     )
     neftune_noise_alpha: float | None = option(
         None,
         en="Strength of the noise added to embeddings while training.",
         zh="训练时加到词嵌入上的噪声强度。",
         ge=0,
-        off=(0.0,),
-        later="train without noise",
     )
     average_tokens_across_devices: bool = option(
         True,

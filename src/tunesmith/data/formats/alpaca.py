@@ -19,6 +19,7 @@ from tunesmith.data.formats.base import (
     require_column,
     require_verdict_columns,
     text_of,
+    verdict_column,
 )
 from tunesmith.data.formats.tools import parse_tools
 from tunesmith.data.rows import RowError, type_name
@@ -34,32 +35,29 @@ _KNOWN_LAYOUTS = (
     ("query", None, ("response",)),
     ("input", None, ("output",)),
 )
-_VERDICT_COLUMNS = ("label", "kto_tag")
 
 
 def recognise(name: str, rows: Sequence[Fields]) -> DatasetEntry | None:
     """An entry for rows that have a question and an answer (or a pair of them) in columns of a known name."""
     counts = column_counts(rows)
-    pairs = counts["chosen"] > 0 and counts["rejected"] > 0
+    pairs = ("chosen", "rejected") if counts["chosen"] and counts["rejected"] else ()
     for prompt, query, responses in _KNOWN_LAYOUTS:
-        answers = ("chosen", "rejected") if pairs else tuple(name for name in responses if counts[name])[:1]
-        are_texts = all(isinstance(row.get(column), str | None) for row in rows[:5] for column in (prompt, *answers))
-        if not counts[prompt] or not answers or not are_texts:
+        answers = pairs or tuple(name for name in responses if counts[name])[:1]
+        if not counts[prompt] or not answers or not _are_texts(rows[:5], (prompt, *answers)):
             continue
-        verdict = next((name for name in _VERDICT_COLUMNS if any(isinstance(row.get(name), bool) for row in rows)), None)
-        columns = Columns(
-            prompt=prompt,
-            query=query if query and counts[query] else None,
-            response=None if pairs else answers[0],
-            history="history" if counts["history"] else None,
-            system="system" if counts["system"] else None,
-            tools="tools" if counts["tools"] else None,
-            chosen="chosen" if pairs else None,
-            rejected="rejected" if pairs else None,
-            kto_tag=None if pairs else verdict,
-        )
-        return DatasetEntry(name=name, where=name, formatting="alpaca", ranking=pairs, columns=columns)
+        optional = {part: part for part in ("history", "system", "tools") if counts[part]}
+        if query and counts[query]:
+            optional["query"] = query
+        if pairs:
+            columns = Columns(prompt=prompt, chosen="chosen", rejected="rejected", **optional)
+        else:
+            columns = Columns(prompt=prompt, response=answers[0], kto_tag=verdict_column(rows), **optional)
+        return DatasetEntry(name=name, where=name, formatting="alpaca", columns=columns)
     return None
+
+
+def _are_texts(rows: Sequence[Fields], columns: Sequence[str]) -> bool:
+    return all(isinstance(row.get(column), str | None) for row in rows for column in columns)
 
 
 def check(entry: DatasetEntry, rows: Sequence[Fields]) -> list[str]:

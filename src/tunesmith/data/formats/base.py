@@ -79,6 +79,11 @@ def columns_in(rows: Sequence[Fields]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row))
 
 
+def verdict_column(rows: Sequence[Fields]) -> str | None:
+    """The column of true and false that unregistered rows give their answers, as it is usually called."""
+    return next((name for name in ("label", "kto_tag") if any(isinstance(row.get(name), bool) for row in rows)), None)
+
+
 def counted(counts: Counter[str], limit: int = 8) -> str:
     """`'human' (91x), 'gpt' (91x)`: names with their counts, most frequent first."""
     shown = ", ".join(f"'{name}' ({number}x)" for name, number in counts.most_common(limit))

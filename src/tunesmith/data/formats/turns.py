@@ -10,7 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tunesmith.data.formats.base import Ending, Fields, check_turns, require_column, require_verdict_columns, text_of
+from tunesmith.data.formats.base import (
+    Ending,
+    Fields,
+    check_turns,
+    column_counts,
+    require_column,
+    require_verdict_columns,
+    text_of,
+    verdict_column,
+)
 from tunesmith.data.rows import RowError, type_name
 from tunesmith.data.schema import Columns, DatasetEntry, Tags
 from tunesmith.types import Message
@@ -19,7 +28,6 @@ ReadMessage = Callable[[Any, Tags, str], Message]
 """(message as it stands in the row, tags, its field) -> message. Raises: RowError when it is not usable."""
 _MESSAGE_COLUMNS = ("messages", "conversations", "conversation", "prompt")
 _ANSWER_COLUMNS = ("completion", "response")
-_VERDICT_COLUMNS = ("label", "kto_tag")
 
 
 def read_turns(row: Fields, entry: DatasetEntry, ending: Ending, read: ReadMessage) -> list[Message]:
@@ -81,20 +89,21 @@ def messages_in(row: Fields, column: str) -> list[Mapping[str, Any]]:
 
 def possible_columns(rows: Sequence[Fields]) -> list[Columns]:
     """The ways in which the columns of unregistered rows could hold turns, the likeliest first."""
-    present = {name for row in rows for name, value in row.items() if value not in (None, "", [], {})}
-    pairs = {"chosen", "rejected"} <= present
-    verdict = next((name for name in _VERDICT_COLUMNS if any(isinstance(row.get(name), bool) for row in rows)), None)
-    optional = {name: name if name in present else None for name in ("system", "tools")}
-    answers = {"chosen": "chosen", "rejected": "rejected"} if pairs else {"kto_tag": verdict}
-    found = []
-    for column in _MESSAGE_COLUMNS:
-        if any(isinstance(row.get(column), list) and messages_in(row, column) for row in rows):
-            beside = (name for name in _ANSWER_COLUMNS if any(messages_in(row, name) for row in rows))
-            response = None if pairs else next(beside, None)
-            found.append(Columns(messages=column, response=response, **answers, **optional))
-    if pairs and any(len(messages_in(row, "chosen")) > 1 for row in rows):
-        found.insert(0, Columns(**answers, **optional))
-    return found
+    counts = column_counts(rows)
+    optional = {name: name for name in ("system", "tools") if counts[name]}
+    holders = [name for name in _MESSAGE_COLUMNS if _holds_messages(rows, name, at_least=1)]
+    if counts["chosen"] and counts["rejected"]:
+        pair = {"chosen": "chosen", "rejected": "rejected", **optional}
+        whole = [Columns(**pair)] if _holds_messages(rows, "chosen", at_least=2) else []
+        return whole + [Columns(messages=name, **pair) for name in holders]
+    answer = next((name for name in _ANSWER_COLUMNS if _holds_messages(rows, name, at_least=1)), None)
+    verdict = verdict_column(rows)
+    return [Columns(messages=name, response=answer, kto_tag=verdict, **optional) for name in holders]
+
+
+def _holds_messages(rows: Sequence[Fields], column: str, at_least: int) -> bool:
+    """Whether some row has a list of so many messages in this column."""
+    return any(isinstance(row.get(column), list) and len(messages_in(row, column)) >= at_least for row in rows)
 
 
 def _messages(row: Fields, column: str, tags: Tags, read: ReadMessage) -> list[Message]:

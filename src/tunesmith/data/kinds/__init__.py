@@ -1,6 +1,6 @@
 """The kinds of rows, by name, and the kind that each stage learns from.
 
-A new kind is one file with a `KIND` object and a line here; a new stage that learns from a kind is named in its `stages`.
+A new kind is one file with a `KIND` object and a line here; a new stage is named in the `stages` of its kind.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ class RenderedRow:
     num_chunks: int = 1
 
 
-def keep_as_built(store: ExampleStore, use: Use) -> ExampleStore:
+def keep_as_built(store: ExampleStore, use: Use, cutoff_len: int) -> ExampleStore:
     """The store of a split whose examples do not depend on each other."""
     return store
 
@@ -100,8 +100,8 @@ class Kind:
         needs: what a dataset must have to be read as this kind, for messages.
         read: (row, entry, format) -> the row as its type. Raises: RowError when a part is missing or wrong.
         render: (row, rendering) -> its examples. Raises: RowError when nothing could be learned from it.
-        part_names: what the pieces of an example are, for previews; () when an example is one piece.
-        finish: (examples of a split, "train" or "eval") -> what is trained or evaluated on.
+        part_names: what the pieces of an example are, for previews; none when an example is one piece.
+        finish: (examples of a split, "train" or "eval", cutoff_len) -> what is trained or evaluated on.
             Raises: DataError when the split as a whole cannot be used.
     """
 
@@ -110,13 +110,13 @@ class Kind:
     needs: str
     read: Callable[[Row, DatasetEntry, Format], TrainingRow]
     render: Callable[[Any, Rendering], RenderedRow]
-    part_names: tuple[str, ...] = ()
-    finish: Callable[[ExampleStore, Use], ExampleStore] = keep_as_built
+    part_names: Callable[[Example], tuple[str, ...]] = lambda example: ()
+    finish: Callable[[ExampleStore, Use, int], ExampleStore] = keep_as_built
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A prompt with one answer as tokens, cut at `cutoff_len`; `num_context` tokens come before the first trained one."""
+    """A prompt with one answer as tokens, cut at `cutoff_len`; its first trained token stands at `num_context`."""
 
     example: RenderedExample
     full_ids: tuple[int, ...]
@@ -151,7 +151,7 @@ def render_answer(
     full = examples[-1]
     cut = cut_example(full, rendering.cutoff_len, rendering.renderer.stop_ids)
     if not any(cut.weights):
-        raise beyond_cutoff(f"the answer ({name})", first_trained(full), len(full.input_ids))
+        raise beyond_cutoff(first_trained(full), len(full.input_ids), field=name)
     return Answered(cut, full.input_ids, first_trained(full))
 
 
@@ -160,7 +160,7 @@ def first_trained(example: RenderedExample) -> int:
     return next(position for position, weight in enumerate(example.weights) if weight)
 
 
-def beyond_cutoff(what: str, begins_at: int, length: int) -> RowError:
-    """The verdict on a row of which nothing that is learned lies within `cutoff_len`."""
-    why = f"{what} lies beyond cutoff_len"
-    return RowError("", why, f"it begins at token {begins_at}; the row has {length}", needed_cutoff_len=length)
+def beyond_cutoff(begins_at: int, length: int, field: str = "") -> RowError:
+    """The verdict on an answer of which no token lies within `cutoff_len`."""
+    fix = f"it begins at token {begins_at}; the row has {length}"
+    return RowError(field, "answer lies beyond cutoff_len", fix, needed_cutoff_len=length)

@@ -34,7 +34,7 @@ def render(conversation: Conversation, rendering: Rendering) -> RenderedRow:
     ]
     if not examples:
         first = min(first_trained(example) for example in full if any(example.weights))
-        raise beyond_cutoff("answer", first, max(len(example.input_ids) for example in full))
+        raise beyond_cutoff(first, max(len(example.input_ids) for example in full))
     num_kept = sum(len(example.input_ids) for example in cut)
     return RenderedRow(examples, sum(len(example.input_ids) for example in full) - num_kept)
 

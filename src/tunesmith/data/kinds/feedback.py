@@ -1,9 +1,9 @@
 """Feedback: a prompt with one answer and a thumb up or down (stage kto).
 
-An example is [prompt | answer | another row's answer]. The last piece serves the estimate of how far the policy has moved
-from its reference (KTO, Ethayarajh et al. 2024, https://arxiv.org/abs/2402.01306, section 4.1): answers to other prompts
-of the same split. It is the answer of the next row in order whose prompt is another one, so that it depends on
-nothing but the rows.
+An example is [prompt | answer | another row's answer]. The last piece serves the estimate of how far the policy has
+moved from its reference, on answers to other prompts (KTO, Ethayarajh et al. 2024, https://arxiv.org/abs/2402.01306,
+section 4.1). It is the answer of the next row of the split that has another prompt, so that it depends on nothing but
+the rows. The public tool takes the neighbour within a preprocessing batch, whatever its prompt.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def render(row: Feedback, rendering: Rendering) -> RenderedRow:
 
     Raises: RowError when the answer has no token within `cutoff_len`.
     """
-    answered = render_answer(row.prompt, row.answer, row.tools, rendering, "answer")
+    answered = render_answer(row.prompt, row.answer, row.tools, rendering, "")
     example, num_context = answered.example, answered.num_context
     laid = Example(
         ids=example.input_ids,
@@ -67,10 +67,9 @@ def render(row: Feedback, rendering: Rendering) -> RenderedRow:
     return RenderedRow([laid], answered.num_cut)
 
 
-def finish(store: ExampleStore, use: Use) -> ExampleStore:
-    """The examples with another row's answer as third piece; for training also a look at both thumbs.
+def finish(store: ExampleStore, use: Use, cutoff_len: int) -> ExampleStore:
+    """The examples with another row's answer as third piece, which is cut at `cutoff_len` like any other answer.
 
-    The third piece is cut so that no sequence is longer than the longest [prompt | answer] of the split.
     Raises: DataError when there is just one row, or all rows to train on have the same verdict.
     """
     if not len(store):
@@ -78,14 +77,13 @@ def finish(store: ExampleStore, use: Use) -> ExampleStore:
     if use == "train":
         _refuse_one_sided(store)
     partners = mismatched(store, use)
-    limit = int(store.lengths.max())
     builder = StoreBuilder()
     for index, partner in enumerate(partners):
         ids, weights = store.example(index)
         num_context = store.piece_lengths(index)[0]
         other_context = store.piece_lengths(partner)[0]
         other_ids, other_weights = (values[other_context:] for values in store.example(partner))
-        room = limit - num_context
+        room = cutoff_len - num_context
         builder.add(
             np.concatenate([ids, other_ids[:room]]).tolist(),
             np.concatenate([weights, other_weights[:room]]).tolist(),
@@ -103,7 +101,7 @@ def mismatched(store: ExampleStore, use: Use) -> list[int]:
     num_rows = len(store)
     if num_rows == 1:
         raise DataError(
-            f"there is just one row to {'train' if where == 'train' else 'evaluate'} on",
+            f"there is just one row to {'train' if use == 'train' else 'evaluate'} on",
             where=str(store.ref(0)),
             why="`stage: kto` measures how far the model has moved on answers of other rows",
             fix="add rows" if use == "train" else "raise val_size, or name an eval_dataset of two rows or more",
@@ -140,6 +138,6 @@ KIND = Kind(
     needs='a dataset of labelled answers (a column of true and false, named as "kto_tag")',
     read=read,
     render=render,
-    part_names=("prompt", "answer"),
+    part_names=lambda example: ("prompt", "good answer" if example.numbers[DESIRABLE] else "bad answer"),
     finish=finish,
 )

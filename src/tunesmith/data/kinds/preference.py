@@ -1,8 +1,9 @@
 """Preference pairs: a prompt with a better and a worse answer (stages rm and dpo).
 
 An example is [prompt | chosen | rejected], so that the prompt is stored and computed once. Prompt and answer are
-tokenized together, exactly as `stage: sft` would; what both begin with untrained is the shared prefix. That is the whole
-prompt unless the template writes it differently for the two answers. Each answer is cut at `cutoff_len`, prompt included.
+tokenized together, exactly as `stage: sft` would; the untrained tokens that both begin with are the shared prefix. That
+is the whole prompt unless the template writes it differently for the two answers. Prompt and answer together are cut
+at `cutoff_len`, each answer for itself.
 """
 
 from __future__ import annotations
@@ -78,5 +79,5 @@ KIND = Kind(
     needs='a dataset of pairs ("ranking": true, with the columns chosen and rejected)',
     read=read,
     render=render,
-    part_names=("prompt", "chosen", "rejected"),
+    part_names=lambda example: ("prompt", "chosen", "rejected"),
 )

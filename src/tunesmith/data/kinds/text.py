@@ -1,9 +1,9 @@
 """Documents to continue pretraining on (stage pt).
 
-A document longer than `cutoff_len` is split, not cut: each chunk after the first begins with the last token of the chunk
-before as context, so that every token of the document is predicted exactly once. The start token, where the model uses
-one, stands before every chunk as context, beside the text and not in place of its first token. The end token is learned
-at the end of the document only, since an inner chunk does not end there.
+A document longer than `cutoff_len` is split, not cut: each chunk after the first begins with the last token of the
+chunk before as context, so that every token of the document is predicted exactly once. The start token, where the model
+uses one, stands before every chunk as context, beside the text and not in place of its first token. The end token is
+learned at the end of the document only, since an inner chunk does not end there.
 """
 
 from __future__ import annotations

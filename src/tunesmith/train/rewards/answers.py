@@ -1,14 +1,15 @@
 """When is an answer the right one? How the final answer is found in a text, and when two answers are equal.
 
-The final answer of a text, after everything up to the last `</think>` is left out, is the first of these that it has:
-  1. what stands in its last `\\boxed{...}`;  2. in its last `<answer>...</answer>`;  3. after its last `####`;
-  4. after the last `answer is`, `answer:`, `答案是`, `答案为` or `答案：`, up to the end of that line;
-  5. where a number is expected, its last number;  6. its last line (the whole text, where the expected one has several).
+The final answer of a text, what follows its last `</think>`, is the first of these that it has:
+  1. what stands in its last `\boxed{...}`;  2. in its last `<answer>...</answer>`;  3. after its last `####`;
+  4. what follows the last `answer is`, `answer:`, `答案是`, `答案为` or `答案：` on the same line;
+  5. where a number is expected, its last number;
+  6. its last line, or the whole text where the expected answer has several lines.
 
-Two answers are equal when both are one number of the same value: `42`, `42.0`, `$42`, `1,000` = `1000`, `1/2` = `0.5`,
-`5e3` = `5000`; a currency sign before it, a percent sign after it and one unit word after it in the text do not count,
-and the comparison is exact (fractions, not floats). Otherwise they are compared as text: NFKC, lower case, white space
-as one space, without the marks around it (quotes, brackets, asterisks, a full stop at the end).
+Two answers are equal when both are one number of the same value: `42` = `42.0` = `$42` = `= 42.`, `1,000` = `1000`,
+`1/2` = `0.5`, `5e3` = `5000`, `50%` = `50`. Where 1 to 4 lead to more than a number ("42 apples"), its first number
+counts. The comparison is exact (fractions, not floats). All else is compared as text: NFKC, lower case, white space as
+one space, without the marks around it (quotes, brackets, asterisks, a full stop).
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ import re
 import unicodedata
 from fractions import Fraction
 
-_NUMBER = r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3})?|[-+]?\.\d+"
-_RATIO = rf"(?:{_NUMBER})(?:\s*/\s*\d+)?"
-_IN_TEXT = re.compile(rf"(?<![\w.])(?:{_RATIO})(?![\d])")
-_WHOLE = re.compile(rf"[$€£¥]?\s*({_RATIO})\s*%?\.?")
-_MARKER = re.compile(r"(?:answer\s*(?:is|:)|答案(?:是|为|:))\s*:?(.*)", re.IGNORECASE)
+# at most 100 digits: no answer is longer, and Python refuses to read thousands of them
+_NUMBER = r"[-+]?(?:\d{1,3}(?:,\d{3}){1,30}|\d{1,100})(?:\.\d{1,100})?(?:[eE][-+]?\d{1,3})?|[-+]?\.\d{1,100}"
+_RATIO = rf"(?:{_NUMBER})(?: ?/ ?\d{{1,100}})?"
+_IN_TEXT = re.compile(rf"(?<![\w.])(?:{_RATIO})(?!\d)")
+_WHOLE = re.compile(rf"[$€£¥]? ?({_RATIO}) ?%?\.?")
+_MARKER = re.compile(r"(?:answer\s*(?:is\b|:)|答案(?:是|为|:))\s*:?(.*)", re.IGNORECASE)
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_FRACTION = re.compile(r"\\[dt]?frac\{(\d+)\}\{(\d+)\}")
 _AROUND = " \t\n\"'`*_()[]{}<>“”‘’「」.。,!?;:="
 
 
@@ -32,7 +35,7 @@ def is_right(completion: str, expected: str) -> bool:
     number = as_number(right)
     given = final_answer(completion, right)
     if number is None:
-        return plain(given) == plain(right)
+        return plain(given) == plain(right) if plain(right) else given == right
     value = as_number(given)
     if value is None:  # "is 42 apples": the first number of what a marker pointed to
         found = _IN_TEXT.search(given)
@@ -42,7 +45,7 @@ def is_right(completion: str, expected: str) -> bool:
 
 def final_answer(text: str, expected: str | None) -> str:
     """The final answer of a text; `expected` decides what counts where nothing marks it (None: the text is one)."""
-    text = unicodedata.normalize("NFKC", text).rpartition("</think>")[2].strip()
+    text = _written_plainly(text).rpartition("</think>")[2].strip()
     marked = _marked(text)
     if marked is not None:
         return marked.strip()
@@ -52,6 +55,12 @@ def final_answer(text: str, expected: str | None) -> str:
         numbers = _IN_TEXT.findall(text)
         return numbers[-1] if numbers else text
     return text.splitlines()[-1] if text else ""
+
+
+def _written_plainly(text: str) -> str:
+    """One way to write each character (NFKC), the minus sign and the fraction."""
+    text = unicodedata.normalize("NFKC", text).replace("\N{MINUS SIGN}", "-").replace("\N{FRACTION SLASH}", "/")
+    return _FRACTION.sub(r"\1/\2", text)
 
 
 def _marked(text: str) -> str | None:
@@ -79,7 +88,7 @@ def _inside_braces(text: str) -> str:
 
 def as_number(text: str) -> Fraction | None:
     """The value of a text that is one number and nothing else; None for any other."""
-    match = _WHOLE.fullmatch(unicodedata.normalize("NFKC", text).strip(_AROUND.replace(".", "")))
+    match = _WHOLE.fullmatch(_written_plainly(text).strip(_AROUND.replace(".", "")))
     if match is None:
         return None
     numerator, _, denominator = match[1].replace(",", "").partition("/")

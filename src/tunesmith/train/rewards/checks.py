@@ -28,30 +28,29 @@ class CheckReward:
     Args:
         name: as the user wrote it.
         judge: the question: the sample, and what `prepare` made of the column.
-        column: the column that it reads, if any.
+        columns: the column that it reads is the first of these that a row has; empty: it reads none.
         prepare: what is judged by, from the column's value and a place for messages. Raises: DataError.
     """
 
     name: str
     judge: Callable[[Sample, Any], float]
-    column: str | None = None
+    columns: tuple[str, ...] = ()
     prepare: Callable[[Any, str], Any] = _nothing
 
     def check_row(self, fields: Mapping[str, Any], ref: RowRef) -> None:
         """Raises: DataError when the row lacks the column, or holds something unusable there."""
-        if self.column is not None:
-            require_column(self.name, self.column, fields, ref)
-            self.prepare(fields[self.column], str(ref))
+        self._known(fields, ref)
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
         """One number per sample. Raises: DataError naming a row with something unusable."""
-        scores = []
-        for sample in samples:
-            if self.column is not None:
-                require_column(self.name, self.column, sample.fields, sample.ref)
-            known = self.prepare(sample.fields[self.column], str(sample.ref)) if self.column else None
-            scores.append(float(self.judge(sample, known)))
-        return scores
+        return [float(self.judge(sample, self._known(sample.fields, sample.ref))) for sample in samples]
+
+    def _known(self, fields: Mapping[str, Any], ref: RowRef) -> Any:
+        if not self.columns:
+            return None
+        column = next((name for name in self.columns if name in fields), self.columns[0])
+        require_column(self.name, column, fields, ref)
+        return self.prepare(fields[column], f"{ref}, column '{column}'")
 
 
 def pattern(name: str, expression: str, *, whole: bool) -> CheckReward:
@@ -70,24 +69,24 @@ def pattern(name: str, expression: str, *, whole: bool) -> CheckReward:
     return CheckReward(name, lambda sample, _: match(sample.completion_text.strip()) is not None)
 
 
-def exact_answer(name: str, column: str) -> CheckReward:
-    """Whether the final answer is that of the column (`answers.py` says what equal means); of a list: any of them."""
+def exact_answer(name: str, columns: tuple[str, ...]) -> CheckReward:
+    """Whether the final answer is the one in the column, or one of a list there; `answers.py` says what equal means."""
 
     def prepare(value: Any, where: str) -> list[str]:
         accepted = value if isinstance(value, list) and value else [value]
         for item in accepted:
             if isinstance(item, bool) or not isinstance(item, str | int | float) or not str(item).strip():
                 raise DataError(
-                    f"the column '{column}' holds {shorten(repr(item), 60)}, which is no answer",
+                    f"{shorten(repr(item), 60)} is no answer to compare with",
                     where=where,
-                    fix=f"give each row a text or a number in '{column}', or a list of accepted ones",
+                    fix="give each row a text or a number there, or a list of accepted ones",
                 )
         return [str(item) for item in accepted]
 
     def judge(sample: Sample, accepted: list[str]) -> bool:
         return any(is_right(sample.completion_text, answer) for answer in accepted)
 
-    return CheckReward(name, judge, column, prepare)
+    return CheckReward(name, judge, columns, prepare)
 
 
 def finished(name: str) -> CheckReward:
@@ -96,7 +95,7 @@ def finished(name: str) -> CheckReward:
 
 
 def overlong(name: str, limit: int, margin: int) -> CheckReward:
-    """0 up to `limit - margin` tokens, falling in a line to -1 at `limit`, -1 beyond (DAPO, arXiv 2503.14476, eq. 13).
+    """0 up to `limit - margin` tokens, falling to -1 at `limit`, -1 beyond (DAPO, arXiv 2503.14476, eq. 13).
 
     Raises: ConfigError unless 0 < margin <= limit.
     """

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from tunesmith.data.store import ExampleStore
 from tunesmith.errors import ConfigError
+from tunesmith.train.rewards.model import ModelReward
 from tunesmith.train.rewards.sample import Reward, Sample
-from tunesmith.types import RowRef
+from tunesmith.train.stage import Setup
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,18 @@ class Rewards:
         self.sources = tuple(sources)
         self.weights = tuple(weights) or (1.0,) * len(sources)
 
-    def check_rows(self, rows: Iterable[tuple[RowRef, Mapping[str, Any]]]) -> None:
+    def check_rows(self, store: ExampleStore) -> None:
         """Refuse rows that a source could not score. Raises: DataError naming the first one."""
-        for ref, fields in rows:
+        assert store.rows is not None, "prompts come with their rows"
+        for index, fields in enumerate(store.rows):
             for source in self.sources:
-                source.check_row(fields, ref)
+                source.check_row(fields, store.ref(index))
+
+    def open(self, setup: Setup) -> None:
+        """Load the reward models among the sources. Raises: ModelError when one does not fit."""
+        for source in self.sources:
+            if isinstance(source, ModelReward):
+                source.open(setup)
 
     def score(self, samples: Sequence[Sample]) -> Scored:
         """Scores of all samples. Raises: UserError of the source at fault."""

@@ -84,7 +84,9 @@ class EndpointReward:
         try:
             answer: Any = json.loads(raw)
         except (ValueError, RecursionError):
-            raise self._failure(f"its answer is no JSON: {shorten(raw[:400].decode('utf-8', 'replace'), 120)}") from None
+            raise self._failure(
+                f"its answer is no JSON: {shorten(raw[:400].decode('utf-8', 'replace'), 120)}"
+            ) from None
         if not isinstance(answer, dict) or "scores" not in answer:
             raise self._failure(f'its answer has no "scores": {shorten(json.dumps(answer), 120)}')
         return checked_scores(answer["scores"], samples, f"the reward server {self.name}")

@@ -7,9 +7,10 @@ written for it work here when they read completions as plain text:
     def shorter_is_better(completions, **columns):
         return [-len(text) / 100 for text in completions]
 
-Keywords: `prompts` and `completions` (texts), `prompt_messages` (lists of {"role", "content"}), `prompt_ids`,
-`completion_ids`, `finished`, and every column of the row, each a list with one entry per completion. A function gets
-those that it names, or all of them when it takes `**anything`.
+Keywords: `prompts` (what the model read, with its special tokens), `completions` (texts), `prompt_ids`,
+`completion_ids`, `finished`, and every column of the row, `messages` (the turns) and `response` (the row's own answer)
+among them; each a list with one entry per completion. A function gets those that it names, or all of them when it
+takes `**anything`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,6 @@ from tunesmith.types import RowRef
 GIVEN: dict[str, Callable[[Sample], Any]] = {
     "prompts": lambda sample: sample.prompt_text,
     "completions": lambda sample: sample.completion_text,
-    "prompt_messages": lambda sample: [{"role": m.role, "content": m.content} for m in sample.prompt_messages],
     "prompt_ids": lambda sample: list(sample.prompt_ids),
     "completion_ids": lambda sample: list(sample.completion_ids),
     "finished": lambda sample: sample.finished,
@@ -136,7 +136,7 @@ def load_function(target: str, folders: Sequence[Path]) -> FunctionReward:
             f"{source} has no function '{attribute}'" if function is None else f"{target} is no function",
             fix=f"{did_you_mean(attribute, known)} It has: {', '.join(sorted(known)) or 'no functions'}.".strip(),
         )
-    return FunctionReward(function, Path(source).name + ":" + attribute if is_file else target, module.__file__ or "")
+    return FunctionReward(function, target, module.__file__ or "")
 
 
 def _find(source: str, folders: Sequence[Path]) -> Path:
@@ -157,7 +157,8 @@ def _run_file(path: Path, target: str) -> ModuleType:
     if unique in sys.modules:
         return sys.modules[unique]
     spec = importlib.util.spec_from_file_location(unique, path)
-    assert spec is not None and spec.loader is not None, path
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[unique] = module  # dataclasses and pickling look a module up by its name
     sys.path.insert(0, str(path.parent))

@@ -12,8 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from tunesmith.data.store import ExampleStore
 from tunesmith.errors import DataError, TrainingError, did_you_mean
-from tunesmith.types import Message, RowRef
+from tunesmith.infer.batch import Rollout
+from tunesmith.types import RowRef
 
 SHOWN_CHARS = 200
 """How much of a completion a message shows."""
@@ -24,16 +26,16 @@ class Sample:
     """One prompt and one answer to it.
 
     Attributes:
-        prompt_messages: the prompt as turns.
-        prompt_text, completion_text: what a person would read; the answer without special tokens.
-        prompt_ids, completion_ids: what the model read and wrote, the stop token included.
-        full_text: prompt and answer as decoded with every special token, as a reward model sees them.
-        fields: the raw columns of the prompt's row.
+        prompt_text: what the model read, with its special tokens.
+        completion_text: what it answered, without special tokens and without the stop token.
+        prompt_ids, completion_ids: the same as tokens; the stop token is the last one of a finished answer.
+        full_text: prompt and answer with every special token, as a reward model reads them.
+        fields: the columns of the prompt's row; besides, `messages` (the turns, as role and content) and, where the
+            row has an answer of its own, `response`.
         finished: the answer ended by itself; otherwise it was cut at the length limit.
         ref: where the row is.
     """
 
-    prompt_messages: tuple[Message, ...]
     prompt_text: str
     completion_text: str
     prompt_ids: tuple[int, ...]
@@ -42,6 +44,34 @@ class Sample:
     fields: Mapping[str, Any]
     finished: bool
     ref: RowRef
+
+
+def samples_of(
+    tokenizer: Any, store: ExampleStore, indices: Sequence[int], rollouts: Sequence[Rollout]
+) -> list[Sample]:
+    """The answers to examples of a store of prompts; an index may come several times."""
+    assert store.rows is not None, "prompts come with their rows"
+    made = []
+    for index, answer in zip(indices, rollouts, strict=True):
+        prompt_ids = tuple(store.example(index)[0].tolist())
+        shown = answer.ids[:-1] if answer.finished else answer.ids
+        made.append(
+            Sample(
+                prompt_text=_decode(tokenizer, prompt_ids, False),
+                completion_text=_decode(tokenizer, shown, True),
+                prompt_ids=prompt_ids,
+                completion_ids=answer.ids,
+                full_text=_decode(tokenizer, (*prompt_ids, *answer.ids), False),
+                fields=store.rows[index],
+                finished=answer.finished,
+                ref=store.ref(index),
+            )
+        )
+    return made
+
+
+def _decode(tokenizer: Any, ids: Sequence[int], skip_special_tokens: bool) -> str:
+    return tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False)
 
 
 class Reward(Protocol):

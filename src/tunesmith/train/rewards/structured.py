@@ -25,17 +25,17 @@ def valid_json(name: str) -> CheckReward:
     return CheckReward(name, lambda sample, _: read_json(sample.completion_text) is not NO_JSON)
 
 
-def json_equal(name: str, column: str) -> CheckReward:
+def json_equal(name: str, columns: tuple[str, ...]) -> CheckReward:
     """Whether the answer is the column's JSON value; order of keys and forms of a number (1 = 1.0) do not count."""
 
     def prepare(value: Any, where: str) -> Any:
-        return _read_column(value, column, where) if isinstance(value, str) else value
+        return _read_column(value, where) if isinstance(value, str) else value
 
     def judge(sample: Sample, expected: Any) -> bool:
         given = read_json(sample.completion_text)
         return given is not NO_JSON and same_json(given, expected)
 
-    return CheckReward(name, judge, column, prepare)
+    return CheckReward(name, judge, columns, prepare)
 
 
 def json_schema(name: str, column: str, file: Path | None) -> CheckReward:
@@ -50,10 +50,10 @@ def json_schema(name: str, column: str, file: Path | None) -> CheckReward:
         return given is not NO_JSON and schemas.accepts(validator, given, str(file or sample.ref))
 
     def prepare(value: Any, where: str) -> Any:
-        return schemas.validator(_read_column(value, column, where) if isinstance(value, str) else value, where)
+        return schemas.validator(_read_column(value, where) if isinstance(value, str) else value, where)
 
     if file is None:
-        return CheckReward(name, judge, column, prepare)
+        return CheckReward(name, judge, (column,), prepare)
     try:
         of_file = schemas.validator(json.loads(file.read_text(encoding="utf-8")), str(file))
     except (OSError, ValueError) as err:
@@ -117,10 +117,10 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON")
 
 
-def _read_column(text: str, column: str, where: str) -> Any:
+def _read_column(text: str, where: str) -> Any:
     value = read_json(text)
     if value is NO_JSON:
-        raise DataError(f"the column '{column}' holds no JSON: {shorten(text, 60)}", where=where, fix="correct the row")
+        raise DataError(f"this is no JSON: {shorten(text, 60)}", where=where, fix="correct the row")
     return value
 
 

@@ -1,0 +1,11 @@
+"""Oracles: trusted implementations and formulas, and the table of how far Tunesmith's losses are from them.
+
+To add rows, write a module whose functions return `Row`s, hand them to `table.check`, and name the module below.
+"""
+
+from __future__ import annotations
+
+from tests.oracles import pairs, policies, tokens, trajectories
+from tests.oracles.table import CHECKS as ALL_CHECKS
+
+__all__ = ["ALL_CHECKS", "pairs", "policies", "tokens", "trajectories"]
