@@ -14,8 +14,8 @@ from tunesmith.config.load import Loaded
 from tunesmith.config.optimizers import optimizer_options
 from tunesmith.config.rule import MODEL_VERBS, Note, Rule
 from tunesmith.config.rules_methods import METHOD_NOTES, METHOD_RULES
-from tunesmith.config.rules_preferences import PREFERENCE_NOTES, PREFERENCE_RULES
 from tunesmith.config.rules_optimizers import OPTIMIZER_NOTES, OPTIMIZER_RULES
+from tunesmith.config.rules_preferences import PREFERENCE_NOTES, PREFERENCE_RULES
 from tunesmith.config.schedules import schedule_options
 from tunesmith.config.schema import Config, specs
 from tunesmith.config.spec import FieldSpec
@@ -349,7 +349,9 @@ def _unused_notes(config: Config, loaded: Loaded, verb: str) -> list[str]:
     unused = [
         name
         for name, value in loaded.values.items()
-        if verb == "train" and value != specs()[name].default and not _is_read(specs()[name].methods, config.finetuning_type)
+        if verb == "train"
+        and value != specs()[name].default
+        and not _is_read(specs()[name].methods, config.finetuning_type)
     ]
     elsewhere = [
         name
