@@ -5,13 +5,13 @@ computed once, before the first step; prompt and both answers lie in one documen
 Nothing is dropped out, in the policy as in the reference: a log-ratio is to be zero where the two are the same.
 
 Two losses compare a pair with the whole batch: `kto_pair` with the mean score of each side, `bco_pair` (and
-`pref_bco_weight`) with the mean of all rewards so far. For them the batch is scored once more, without gradients, before
-it is learnt from, so the numbers are the same however it is cut. The running mean is part of a checkpoint.
+`pref_bco_weight`) with the mean of all rewards so far. For them the batch is scored once more, without gradients,
+before it is learnt from, so the numbers are the same however it is cut. The running mean is part of a checkpoint.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -49,7 +49,7 @@ CHOSEN, REJECTED = slice(0, None, 2), slice(1, None, 2)
 class BatchNumbers:
     """What a whole batch says: moments of the rewards of both sides, and each side's mean score, clamped at 0."""
 
-    rewards: Moments = Moments()
+    rewards: Moments = field(default_factory=Moments)
     chosen_kl: float = 0.0
     rejected_kl: float = 0.0
 
