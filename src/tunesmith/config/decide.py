@@ -13,6 +13,9 @@ from typing import Any
 
 from tunesmith.config.schedules import WATCHING
 
+SAMPLING_STAGES = ("ppo", "grpo")
+"""Stages that learn from rewarded answers of their own."""
+
 
 @dataclass
 class Facts:
@@ -88,7 +91,9 @@ def _best(facts: Facts) -> None:
         or facts["lr_scheduler_type"] in WATCHING
         or (facts["save_best"] and facts["eval_strategy"] != "no")
     )
-    if watches and facts["metric_for_best_model"] is None:
+    if facts["metric_for_best_model"] is None and facts["stage"] in SAMPLING_STAGES:
+        facts.decide("metric_for_best_model", "reward", f"what stage {facts['stage']} raises")
+    elif watches and facts["metric_for_best_model"] is None:
         facts.decide("metric_for_best_model", "loss", "the evaluation loss is the usual measure")
     metric = facts["metric_for_best_model"]
     if metric is not None and facts["greater_is_better"] is None:
@@ -122,6 +127,15 @@ def _data_seed(facts: Facts) -> None:
         facts.decide("data_seed", facts["seed"], "as seed")
 
 
+def _policy_sampling(facts: Facts) -> None:
+    """The defaults of chatting are for chatting: what is learnt from must be drawn from the policy itself."""
+    if facts.verb != "train" or facts["stage"] not in SAMPLING_STAGES:
+        return
+    for key, value in (("temperature", 1.0), ("top_p", 1.0), ("top_k", 0)):
+        if key not in facts.given:
+            facts.decide(key, value, f"stage {facts['stage']} learns from answers drawn from the policy itself")
+
+
 def _home(facts: Facts) -> None:
     for key in ("model_name_or_path", "dataset_dir", "media_dir", "output_dir", "export_dir"):
         value = facts[key]
@@ -145,6 +159,7 @@ DECISIONS: tuple[Callable[[Facts], None], ...] = (
     _warmup,
     _checkpointing,
     _data_seed,
+    _policy_sampling,
     _home,
 )
 """In the order in which they are taken."""

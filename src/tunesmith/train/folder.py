@@ -22,6 +22,7 @@ from tunesmith.model.checkpoints import checkpoints, why_incomplete
 from tunesmith.model.methods.places import METHOD_FOLDERS
 from tunesmith.model.rope import RECORD_FILE
 from tunesmith.train.checkpoint import newest_complete, remove_parts
+from tunesmith.train.samplelog import SAMPLES_FILE
 from tunesmith.train.sinks import RUN_LOG, TRAINER_LOG
 from tunesmith.train.state import STATE_FILE
 
@@ -37,6 +38,7 @@ RUN_FILES = (
     "train_results.json",
     "eval_results.json",
     "ledger.jsonl",
+    SAMPLES_FILE,
     "ledger_summary.json",
     RECORD_FILE,
     *WEIGHT_FILES,
