@@ -107,10 +107,10 @@ class Run:
         self.folder = Path(str(self.config.output_dir))
         passed_over: list[str] = []
         start = run_folder.find_start(self.resolved, passed_over.append)
-        self.stage: Stage = STAGES.get(self.config.stage)(self.config)
         dtypes = precision(self.resolved, self.runtime.device)
         passed_over += check_optimizer(self.config, self.runtime.device, self.runtime.world_size)
         self.resolved = decide_layout(self.resolved, self.runtime.device)
+        self.stage: Stage = STAGES.get(self.config.stage)(self.config)
         self.tokenizer = load_tokenizer(self.config)
         self.rope, option_notes = model_options(
             self.config, for_training=True, adapters=self.config.adapter_name_or_path, device=self.runtime.device
