@@ -112,7 +112,7 @@ def token_logp(
     return logp_T
 
 
-def answer_totals(answers: Answers, scored: Scored, elapsed_s: float) -> dict[str, tuple[float, float]]:
+def answer_totals(answers: Answers, scored: Scored, elapsed_s: float = 0.0) -> dict[str, tuple[float, float]]:
     """(sum, weight) of what is reported of a rank's answers; every rank has the same names.
 
     Args:
