@@ -46,7 +46,7 @@ _ADEMAMIX = {
     "t_beta3": Argument("int", ge=1),
     **_BNB,
 }
-_BNB_RMSPROP = {"alpha": Argument("float", gt=0, lt=1), "eps": _POSITIVE, "momentum": _SHARE, **_BNB}
+_BNB_RMSPROP = {"alpha": Argument("float", gt=0, lt=1), "eps": _POSITIVE, **_BNB}  # its momentum does nothing
 _TORCHAO = {"block_size": Argument("int", ge=2), "bf16_stochastic_round": Argument("bool")}
 _GALORE = {
     "rank": Argument("int", ge=1),

@@ -118,7 +118,11 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "the metric of the best model is measured",
         ("metric_for_best_model", "compute_accuracy"),
-        lambda c, g: (c.metric_for_best_model or "").endswith("accuracy") and not c.compute_accuracy,
+        lambda c, g: (
+            c.stage in ("pt", "sft")
+            and (c.metric_for_best_model or "").endswith("accuracy")
+            and not c.compute_accuracy
+        ),
         "metric_for_best_model is {metric_for_best_model}, but accuracy is not measured",
         "set compute_accuracy: true, or metric_for_best_model: loss",
     ),
@@ -165,20 +169,6 @@ RULES: tuple[Rule, ...] = (
         "train_from_scratch starts from random weights, of which finetuning_type {finetuning_type} would leave most "
         "as they are",
         "set finetuning_type: full, or train_from_scratch: false",
-    ),
-    Rule(
-        "random weights are not quantized",
-        ("train_from_scratch", "quantization_bit"),
-        lambda c, g: c.train_from_scratch and c.quantization_bit is not None,
-        "train_from_scratch trains every weight, which quantization_bit {quantization_bit} forbids",
-        "remove one of them",
-    ),
-    Rule(
-        "shifted attention reads plain texts",
-        ("shift_attn", "stage"),
-        lambda c, g: c.shift_attn and c.stage not in ("pt", "sft"),
-        "shift_attn is for long texts in stages pt and sft, this is stage {stage}",
-        "remove shift_attn",
     ),
     Rule(
         "shifted attention chooses its kernel",

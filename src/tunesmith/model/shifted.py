@@ -42,7 +42,7 @@ def shifted_attention(
     attention_mask: Tensor | None,
     *,
     group_tokens: int,
-    document_bounds: Sequence[Border] | None = None,
+    document_bounds: Any = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
     """Attention within groups while `module` is training, full attention within each document otherwise.
@@ -65,7 +65,7 @@ def shifted_attention(
     parts = zip(*(_halves(tensor) for tensor in (query_BHTD, key_BHTD, value_BHTD)), strict=True)
     outputs = []
     for (query, key, value), shift in zip(parts, (0, group_tokens // 2), strict=True):
-        bounds = grouped(document_bounds, group_tokens, shift)
+        bounds: Any = grouped(document_bounds, group_tokens, shift)
         output, _ = document_attention(
             module, query, key, value, attention_mask, document_bounds=bounds, **options
         )  # (B, T, H / 2, D)
@@ -91,7 +91,8 @@ def grouped(document_bounds: Sequence[Border], group_tokens: int, shift: int) ->
         return (*starts, offsets[-1])
     groups: list[Border] = []
     for document in document_bounds:
-        assert isinstance(document, tuple) and len(document) == 2, "shift_attn is for plain documents (stages pt, sft)"
+        assert isinstance(document, tuple), "borders are all offsets or all (start, end)"
+        assert len(document) == 2, "stages with branching documents are refused when the attention is registered"
         groups += pairwise([*_group_starts(*document, group_tokens, shift), document[1]])
     return tuple(groups)
 
@@ -101,11 +102,17 @@ def _group_starts(start: int, end: int, group_tokens: int, shift: int) -> list[i
     return [start, *range(first, end, group_tokens)]
 
 
-def register_shifted_attention(cutoff_len: int, model_type: str) -> str:
+def register_shifted_attention(cutoff_len: int, model_type: str, stage: str = "sft") -> str:
     """Make the attention for groups of a quarter of `cutoff_len` a choice of `attn_implementation`; returns its name.
 
-    Raises: ConfigError when the model type or the length does not suit it.
+    Raises: ConfigError when the model type, the stage or the length does not suit it.
     """
+    if stage not in ("pt", "sft"):
+        raise ConfigError(
+            f"`shift_attn: true` does not fit stage {stage}",
+            why="it is for long plain texts; here several answers share one prompt",
+            fix="remove shift_attn",
+        )
     if model_type not in SUPPORTED:
         raise ConfigError(
             f"`shift_attn: true` does not fit a model of type {model_type}",

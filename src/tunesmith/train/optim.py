@@ -10,7 +10,7 @@ from torch import nn
 
 from tunesmith.config import Config
 from tunesmith.config.arguments import split_arguments
-from tunesmith.config.optimizers import uses_apollo, uses_galore
+from tunesmith.config.optimizers import optimizer_options, uses_apollo, uses_galore
 from tunesmith.errors import ConfigError
 from tunesmith.train.optimizers.catalog import make_plain
 from tunesmith.train.optimizers.groups import Trained, trained_parameters
@@ -52,6 +52,7 @@ def make_optimizer(
     Raises:
         ConfigError: `optim_args` or the settings of the optimizer do not fit it or the model.
     """
+    optimizer_options(config)  # refused here, also by those that have none to read
     trained = trained_parameters(model, config, own_rates)
     if not trained:
         raise ConfigError("no weight of the model is trained", fix="look at `finetuning_type` and the freeze_* keys")

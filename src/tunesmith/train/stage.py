@@ -192,6 +192,7 @@ STAGES = Registry(
         "sft": "tunesmith.train.stages.sft:SupervisedFineTuning",
         "rm": "tunesmith.train.stages.rm:RewardModeling",
         "dpo": "tunesmith.train.stages.dpo:DirectPreference",
+        "ppo": "tunesmith.train.stages.ppo:ProximalPolicy",
         "kto": "tunesmith.train.stages.kto:KahnemanTversky",
         "grpo": "tunesmith.train.stages.grpo:GroupRelativePolicy",
     },

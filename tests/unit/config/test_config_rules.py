@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import method_rule_cases
 import optimizer_rule_cases
 import pytest
 from config_settings import RUNNABLE, refusal, run
@@ -49,6 +50,17 @@ BROKEN: dict[str, tuple[str, str, str]] = {
         "gradient_checkpointing=true disable_gradient_checkpointing=true",
         "gradient_checkpointing=null",
     ),
+    "offloading checkpointing on or off": (
+        "train",
+        "use_unsloth_gc=true disable_gradient_checkpointing=true",
+        "disable_gradient_checkpointing=false",
+    ),
+    "random weights are all trained": (
+        "train",
+        "train_from_scratch=true finetuning_type=lora",
+        "finetuning_type=full",
+    ),
+    "shifted attention chooses its kernel": ("train", "shift_attn=true flash_attn=disabled", "flash_attn=auto"),
     "frozen training trains something": (
         "train",
         "finetuning_type=freeze freeze_trainable_layers=0",
@@ -61,9 +73,11 @@ BROKEN: dict[str, tuple[str, str, str]] = {
     ),
     "a length limit for answers": ("chat", "max_new_tokens=0", "max_length=100"),
     "an export has a folder": ("export", "export_dir=null", "export_dir=e"),
+    **method_rule_cases.BROKEN,
     **optimizer_rule_cases.BROKEN,
 }
 NOTED: dict[str, str] = {
+    "checkpointing without offloading": "use_unsloth_gc=true",
     "steps replace epochs": "max_steps=10 num_train_epochs=2",
     "no evaluation interval without a strategy": "eval_steps=10",
     "no save interval without a strategy": "save_strategy=epoch save_steps=10",
@@ -72,6 +86,7 @@ NOTED: dict[str, str] = {
     "a new adapter on nothing": "create_new_adapter=true",
     "warmup as long as the run": "max_steps=10 warmup_steps=10",
     "evaluation data without evaluation": "val_size=0.1 do_train=true do_eval=false",
+    **method_rule_cases.NOTED,
     **optimizer_rule_cases.NOTED,
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -121,7 +121,7 @@ def model(dtype: torch.dtype = torch.float32, head_dim: int | None = None) -> An
     from transformers import LlamaForCausalLM
 
     config, weights = _weights(head_dim)
-    made = LlamaForCausalLM(config)
+    made = LlamaForCausalLM(deepcopy(config))
     made.load_state_dict(weights)
     return made.to(dtype)
 
@@ -191,6 +191,3 @@ def largest_difference(first: nn.Module, second: nn.Module) -> float:
     """Over all weights of two models of one shape."""
     pairs = zip(first.parameters(), second.parameters(), strict=True)
     return max(float((a.detach().float() - b.detach().float()).abs().max()) for a, b in pairs)
-
-
-Maker = Callable[[Any], torch.optim.Optimizer]

@@ -51,7 +51,17 @@ def setup_of(project: Path, said: list[str] | None = None, dtype: torch.dtype = 
     scorer = Scorer(model.train(), dtype, "cpu")
     tell = (said if said is not None else []).append
     renderer = type("Renderer", (), {"tokenizer": load_tokenizer(config)})()
-    return Setup(config, Runtime(use_cpu=True), scorer, renderer, {}, 16, tell, project)
+    return Setup(
+        config=config,
+        config_dir=project,
+        runtime=Runtime(use_cpu=True),
+        scorer=scorer,
+        renderer=renderer,
+        fingerprint={},
+        row_tokens=16,
+        say=tell,
+        folder=project,
+    )
 
 
 def opened(setup: Setup, folder: Path) -> Rewards:
@@ -134,6 +144,27 @@ def test_a_reward_adapter_of_another_base_is_noted(project: Path) -> None:
     assert [line for line in said if "was trained on" in line and "acts on" in line]
 
 
+def test_modules_that_the_policy_trains_in_full_do_not_change_the_reward(project: Path) -> None:
+    setup = setup_of(project, reward_model=project / "reward", additional_target="embed_tokens,lm_head")
+    rewards = opened(setup, project)
+    for name, parameter in setup.scorer.model.named_parameters():
+        if "modules_to_save" in name:
+            assert parameter.requires_grad
+            torch.nn.init.normal_(parameter)
+    expected = expected_scores(project / "model", project / "reward", project / "reward")
+    assert rewards.score(SAMPLES).totals == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_base_that_was_merged_before_is_noted(project: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    earlier = tiny_adapter(tmp_path / "sft", project / "model", seed=11)
+    given = {"adapter_name_or_path": earlier, "reward_model": project / "reward"}
+    opened(setup_of(project, said, **given), project)
+    assert said == []
+    opened(setup_of(project, said, **given, create_new_adapter=True), project)
+    assert said == [f"note: the reward adapter {project / 'reward'} acts on the base with {earlier} merged into it"]
+
+
 def refusal(project: Path, **settings) -> UserError:
     with pytest.raises(UserError) as caught:
         opened(setup_of(project, **settings), project)
@@ -153,6 +184,7 @@ def test_a_reward_model_that_does_not_fit_is_refused(project: Path, tmp_path: Pa
         "another vocabulary": {"reward_model": tmp_path / "words", **full},
         "does not hold|no config.json": {"reward_model": project / "reward", **full},
         "fits the model only in part|does not fit": {"reward_model": tmp_path / "deep-adapter"},
+        "pissa_init": {"reward_model": project / "reward", "pissa_init": True},
         "finetuning_type is full": {"reward_model": project / "reward", "finetuning_type": "full"},
     }
     for message, settings in cases.items():

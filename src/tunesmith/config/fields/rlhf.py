@@ -96,17 +96,48 @@ class RlhfOptions:
         ge=0,
     )
     ppo_buffer_size: int = option(
-        1, en="Batches collected before an update.", zh="每次更新前收集的批数。", gt=0, later=_LATER
+        1,
+        en="Batches collected before an update.",
+        zh="每次更新前收集的批数。",
+        gt=0,
     )
     ppo_epochs: int = option(
-        4, en="Passes over the collected answers.", zh="对收集到的回答训练的轮数。", gt=0, later=_LATER
+        4,
+        en="Passes over the collected answers.",
+        zh="对收集到的回答训练的轮数。",
+        gt=0,
     )
-    ppo_score_norm: bool = option(False, en="Normalise the rewards.", zh="归一化奖励分数。", later=_LATER)
+    ppo_score_norm: bool = option(
+        False,
+        en="Normalise the rewards.",
+        zh="归一化奖励分数。",
+    )
     ppo_target: float = option(
-        6.0, en="KL divergence that the controller aims at.", zh="控制器所追求的 KL 散度。", gt=0, later=_LATER
+        6.0,
+        en="KL divergence that the controller aims at.",
+        zh="控制器所追求的 KL 散度。",
+        gt=0,
     )
     ppo_whiten_rewards: bool = option(
-        False, en="Whiten the rewards before advantages.", zh="计算优势前先白化奖励。", later=_LATER
+        False,
+        en="Whiten the rewards before advantages.",
+        zh="计算优势前先白化奖励。",
+    )
+    ppo_adaptive_kl: bool = option(
+        True,
+        en="Move the KL coefficient until the divergence per answer meets ppo_target; false keeps it as it is.",
+        zh="自动调整 KL 系数，使每个回答的散度接近 ppo_target；false 则保持不变。",
+    )
+    ppo_kl_coef: float = option(0.2, en="KL coefficient that training starts with.", zh="训练开始时的 KL 系数。", ge=0)
+    ppo_kl_horizon: float = option(
+        10_000.0,
+        en="Answers in which the KL coefficient can move by a fifth.",
+        zh="KL 系数变动五分之一所需的回答数。",
+        gt=0,
+    )
+    ppo_gamma: float = option(1.0, en="Discount of later rewards.", zh="后续奖励的折扣系数。", gt=0, le=1)
+    ppo_lambda: float = option(
+        0.95, en="Lambda of the generalised advantage estimate.", zh="广义优势估计（GAE）的 λ。", ge=0, le=1
     )
     ref_policy: str = option(
         "start",

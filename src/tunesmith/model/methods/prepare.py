@@ -31,6 +31,7 @@ from tunesmith.model.methods.freeze import unfreeze_layers
 from tunesmith.model.methods.lora import lora_config
 from tunesmith.model.methods.oft import oft_config
 from tunesmith.model.methods.places import own_base
+from tunesmith.model.patches.oft_dropout import use_module_dropout
 from tunesmith.model.quiet import quiet_transformers
 
 Say = Callable[[str], None]
@@ -60,6 +61,7 @@ def prepare_trainable(
     """
     if config.trains_adapter:
         model = _with_adapter(model, config, tokenizer, say)
+        use_module_dropout(model)
     else:
         rows_for_tokens(model, config, tokenizer, say)
         if config.finetuning_type == "full":
