@@ -91,17 +91,10 @@ def _best(facts: Facts) -> None:
         or facts["lr_scheduler_type"] in WATCHING
         or (facts["save_best"] and facts["eval_strategy"] != "no")
     )
-<<<<<<< HEAD
-    if facts["metric_for_best_model"] is None and facts["stage"] in SAMPLING_STAGES:
-        facts.decide("metric_for_best_model", "reward", f"what stage {facts['stage']} raises")
-    elif watches and facts["metric_for_best_model"] is None:
-        facts.decide("metric_for_best_model", "loss", "the evaluation loss is the usual measure")
-=======
-    if watches and facts["metric_for_best_model"] is None:
-        by_reward = facts["stage"] in ("ppo", "grpo")
+    by_reward = facts["stage"] in SAMPLING_STAGES
+    if (watches or by_reward) and facts["metric_for_best_model"] is None:
         metric, why = ("reward", "is what the stage raises") if by_reward else ("loss", "is the usual measure")
         facts.decide("metric_for_best_model", metric, f"the evaluation {metric} {why}")
->>>>>>> main
     metric = facts["metric_for_best_model"]
     if metric is not None and facts["greater_is_better"] is None:
         falls = metric.endswith(("loss", "perplexity", "kl"))
