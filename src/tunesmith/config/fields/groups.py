@@ -29,7 +29,11 @@ class GroupOptions:
         stages=_GRPO,
     )
     num_generations: int = option(
-        8, en="Answers to each prompt, which are compared with each other.", zh="每个提示采样并相互比较的回答数。", gt=0, stages=_GRPO
+        8,
+        en="Answers to each prompt, which are compared with each other.",
+        zh="每个提示采样并相互比较的回答数。",
+        gt=0,
+        stages=_GRPO,
     )
     grpo_iterations: int = option(
         1, en="Updates from the same answers.", zh="同一批回答用于更新的次数。", gt=0, stages=_GRPO
@@ -51,7 +55,8 @@ class GroupOptions:
     grpo_epsilon_high: float | None = option(
         None,
         en="How far above 1 it counts; unset: as grpo_epsilon where that is set, else 0.2 (dapo 0.28, gspo 0.0004).",
-        zh="概率比高于 1 时的截断幅度；不设置则与 grpo_epsilon 相同，二者都不设置时为 0.2（dapo 为 0.28，gspo 为 0.0004）。",
+        zh="概率比高于 1 时的截断幅度；不设置则与 grpo_epsilon 相同，"
+        "二者都不设置时为 0.2（dapo 为 0.28，gspo 为 0.0004）。",
         gt=0,
         stages=_GRPO,
     )
@@ -59,7 +64,8 @@ class GroupOptions:
         "auto",
         en="What advantages are divided by: the deviation of the group's rewards, of the whole batch's, or nothing; "
         "auto: as the form says (dr_grpo none, the others group).",
-        zh="优势除以什么：组内奖励的标准差、整批奖励的标准差，或不除；auto 按损失形式决定（dr_grpo 为 none，其余为 group）。",
+        zh="优势除以什么：组内奖励的标准差、整批奖励的标准差，或不除；"
+        "auto 按损失形式决定（dr_grpo 为 none，其余为 group）。",
         choices=("auto", "group", "batch", "none"),
         stages=_GRPO,
     )
@@ -82,5 +88,9 @@ class GroupOptions:
         stages=_GRPO,
     )
     num_completions_to_print: int = option(
-        4, en="How many answers log_completions writes at a time.", zh="log_completions 每次写入的回答数。", gt=0, stages=_GRPO
+        4,
+        en="How many answers log_completions writes at a time.",
+        zh="log_completions 每次写入的回答数。",
+        gt=0,
+        stages=_GRPO,
     )
