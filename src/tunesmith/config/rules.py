@@ -12,6 +12,7 @@ from typing import Any
 from tunesmith.config.cast import show
 from tunesmith.config.load import Loaded
 from tunesmith.config.optimizers import optimizer_options
+from tunesmith.config.quantization_rules import QUANTIZATION_NOTES, QUANTIZATION_RULES
 from tunesmith.config.rule import MODEL_VERBS, Note, Rule
 from tunesmith.config.rules_methods import METHOD_NOTES, METHOD_RULES
 from tunesmith.config.rules_optimizers import OPTIMIZER_NOTES, OPTIMIZER_RULES
@@ -120,9 +121,7 @@ RULES: tuple[Rule, ...] = (
         "the metric of the best model is measured",
         ("metric_for_best_model", "compute_accuracy"),
         lambda c, g: (
-            c.stage in ("pt", "sft")
-            and (c.metric_for_best_model or "").endswith("accuracy")
-            and not c.compute_accuracy
+            c.stage in ("pt", "sft") and (c.metric_for_best_model or "").endswith("accuracy") and not c.compute_accuracy
         ),
         "metric_for_best_model is {metric_for_best_model}, but accuracy is not measured",
         "set compute_accuracy: true, or metric_for_best_model: loss",
@@ -211,6 +210,7 @@ RULES: tuple[Rule, ...] = (
     *OPTIMIZER_RULES,
     *METHOD_RULES,
     *REWARD_RULES,
+    *QUANTIZATION_RULES,
 )
 
 
@@ -263,6 +263,7 @@ NOTES: tuple[Note, ...] = (
     *OPTIMIZER_NOTES,
     *METHOD_NOTES,
     *REWARD_NOTES,
+    *QUANTIZATION_NOTES,
 )
 
 

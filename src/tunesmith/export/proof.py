@@ -186,7 +186,7 @@ def _measure(config: Config, task: dict[str, Any], folder: Path, stored: str) ->
     """Load tuned, written and base model one after the other, so that only one is in memory, and compare them."""
     import torch
 
-    from tunesmith.model.load import inference_dtype, load_for_inference, load_model
+    from tunesmith.model.load import load_for_inference
     from tunesmith.model.merge import merge_attached
     from tunesmith.model.plain import load_plain_model, load_plain_tokenizer
     from tunesmith.model.verify import weight_files

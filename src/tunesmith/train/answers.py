@@ -79,6 +79,21 @@ def _store(prompts: ExampleStore, indices: Sequence[int], rollouts: Sequence[Rol
     return builder.build()
 
 
+def prompts_of(store: ExampleStore, indices: Sequence[int]) -> ExampleStore:
+    """The prompts of some conversations of a store: each example up to the first token of its last answer.
+
+    That is what inference is fed: the header of the answer belongs to what is not trained.
+    """
+    builder = StoreBuilder()
+    for index in indices:
+        ids, weights = store.example(index)
+        untrained = np.flatnonzero(weights[: np.flatnonzero(weights)[-1]] == 0)
+        start = int(untrained[-1]) + 1 if len(untrained) else 0
+        assert start > 0, "an answer follows a prompt"
+        builder.add(ids[:start].tolist(), [0.0] * start, store.ref(index))
+    return builder.build()
+
+
 def micro_batches(store: ExampleStore, config: Config) -> tuple[MicroBatch, ...]:
     """The examples of a rank's own store in flat micro-batches; one place holder where there are none."""
     assert config.micro_batch_tokens is not None

@@ -193,6 +193,7 @@ STAGES = Registry(
         "rm": "tunesmith.train.stages.rm:RewardModeling",
         "dpo": "tunesmith.train.stages.dpo:DirectPreference",
         "ppo": "tunesmith.train.stages.ppo:ProximalPolicy",
+        "gkd": "tunesmith.train.stages.gkd:Distillation",
         "kto": "tunesmith.train.stages.kto:KahnemanTversky",
         "grpo": "tunesmith.train.stages.grpo:GroupRelativePolicy",
     },

@@ -40,7 +40,9 @@ def test_the_logits_are_the_same_to_the_bit(tmp_path: Path, dtype: str, is_tied:
 def test_copies_follow_the_groups_and_alone_are_silent(tmp_path: Path) -> None:
     folder = tiny_model(tmp_path / "model", num_layers=4)
     model = AutoModelForCausalLM.from_pretrained(expanded(folder, 2))
-    silent = [not layer.self_attn.o_proj.weight.any() and not layer.mlp.down_proj.weight.any() for layer in model.model.layers]
+    silent = [
+        not layer.self_attn.o_proj.weight.any() and not layer.mlp.down_proj.weight.any() for layer in model.model.layers
+    ]
     assert silent == [False, False, True, False, False, True]
     layers = model.model.layers
     assert torch.equal(layers[2].self_attn.q_proj.weight, layers[1].self_attn.q_proj.weight)

@@ -15,7 +15,6 @@ from transformers import AutoModelForCausalLM
 
 from tunesmith.errors import ConfigError
 
-
 ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 

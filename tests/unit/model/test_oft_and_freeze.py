@@ -145,9 +145,7 @@ def test_a_shared_matrix_is_trained_under_either_name(tmp_path: Path, named: str
 
 @pytest.mark.parametrize("kind", ["freeze", "lora"])
 @pytest.mark.parametrize(("count", "expected"), [(1, {3}), (2, {1, 3})])
-def test_llama_pro_trains_the_last_block_of_each_group(
-    folder: Path, kind: str, count: int, expected: set[int]
-) -> None:
+def test_llama_pro_trains_the_last_block_of_each_group(folder: Path, kind: str, count: int, expected: set[int]) -> None:
     names = trainable(made_ready(folder, finetuning_type=kind, use_llama_pro=True, freeze_trainable_layers=count))
     assert layers_of(names) == expected
     assert all("lora_" in name for name in names) == (kind == "lora")

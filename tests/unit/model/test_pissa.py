@@ -78,9 +78,7 @@ def test_more_iterations_come_nearer_to_the_exact_decomposition(folder: Path) ->
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_the_saved_adapter_does_to_the_original_base_what_training_did(
-    folder: Path, tmp_path: Path, name: str
-) -> None:
+def test_the_saved_adapter_does_to_the_original_base_what_training_did(folder: Path, tmp_path: Path, name: str) -> None:
     model = made_ready(folder, **VARIANTS[name])
     nudge(model)
     trained = logits(model)
@@ -106,7 +104,9 @@ def test_the_conversion_writes_start_training_and_ordinary_adapter(folder: Path,
     assert torch.allclose(logits(merged), trained, atol=1e-5)
     for name, expected in (("pissa_init", start), ("pissa_backup", trained)):
         residual = _residual_base(folder, tmp_path / "pissa_init")
-        assert torch.allclose(logits(PeftModel.from_pretrained(residual, str(tmp_path / name)).eval()), expected, atol=1e-5)
+        assert torch.allclose(
+            logits(PeftModel.from_pretrained(residual, str(tmp_path / name)).eval()), expected, atol=1e-5
+        )
 
 
 def _residual_base(folder: Path, start: Path) -> Any:
