@@ -41,7 +41,8 @@ from tunesmith.train.answers import (
     without_unfinished,
 )
 from tunesmith.train.reference import Reference, make_reference
-from tunesmith.train.rewards import Rewards, Scored, rewards_from_config
+from tunesmith.train.rewards.combine import Rewards, Scored
+from tunesmith.train.rewards.sources import rewards_from_config
 from tunesmith.train.runtime import Runtime
 from tunesmith.train.samplelog import SampleLog
 from tunesmith.train.stage import Setup, Stage, Step, Sums, Update
