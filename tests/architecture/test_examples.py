@@ -9,13 +9,14 @@ import pytest
 from tunesmith.config.resolve import resolve
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-NUM_EXAMPLES = 13
+NUM_EXAMPLES = 17
 # what a file is for follows from its folder
 VERBS = {
     "train_lora": "train",
     "train_full": "train",
     "train_freeze": "train",
     "train_qlora": "train",
+    "extras": "train",
     "inference": "chat",
     "merge_lora": "export",
 }
@@ -58,4 +59,4 @@ def test_an_example_says_how_it_is_run(name: str) -> None:
 def test_two_examples_never_write_into_one_folder() -> None:
     configs = [resolve([str(EXAMPLES / name)], verb="train").config for name in FILES if name.startswith("train_")]
     folders = [config.output_dir for config in configs]
-    assert len(set(folders)) == len(folders) == 6
+    assert len(set(folders)) == len(folders) == 9

@@ -166,7 +166,7 @@ def series(name: str, **changed: Any) -> dict[str, tuple[list[float], list[float
         theirs = {
             "loss": _means([float(record["loss"]) for record in records], run.iterations),
             "grad_norm": [float(record["grad_norm"]) for record in records][run.iterations - 1 :: run.iterations],
-            "reward": [float(record["reward"]) for record in records][:: run.iterations],
+            "reward": [float(record["reward"]) for record in records if "reward" in record],
         }
         return {key: (history(folder, key), theirs[key]) for key in theirs}
 
