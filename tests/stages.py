@@ -74,6 +74,11 @@ CASES: dict[str, StageCase] = {
     "dpo-full": StageCase(
         pairs, PAIR_ENTRY, {"stage": "dpo", "pref_loss": "ipo", "finetuning_type": "full", "learning_rate": 1e-4}
     ),
+    "dpo-kto-pair": StageCase(pairs, PAIR_ENTRY, {"stage": "dpo", "pref_loss": "kto_pair", "learning_rate": 5e-4}),
+    "dpo-bco-pair": StageCase(pairs, PAIR_ENTRY, {"stage": "dpo", "pref_loss": "bco_pair", "learning_rate": 5e-4}),
+    "dpo-bco-weight": StageCase(
+        pairs, PAIR_ENTRY, {"stage": "dpo", "pref_bco_weight": 0.5, "ld_alpha": 0.5, "learning_rate": 5e-4}
+    ),
     "dpo-simpo": StageCase(pairs, PAIR_ENTRY, {"stage": "dpo", "pref_loss": "simpo", "pref_ftx": 0.2}),
 }
 

@@ -15,6 +15,7 @@ from tunesmith.config.optimizers import optimizer_options
 from tunesmith.config.quantization_rules import QUANTIZATION_NOTES, QUANTIZATION_RULES
 from tunesmith.config.rule import MODEL_VERBS, Note, Rule
 from tunesmith.config.rules_methods import METHOD_NOTES, METHOD_RULES
+from tunesmith.config.rules_preferences import PREFERENCE_NOTES, PREFERENCE_RULES
 from tunesmith.config.rules_optimizers import OPTIMIZER_NOTES, OPTIMIZER_RULES
 from tunesmith.config.schedules import schedule_options
 from tunesmith.config.schema import Config, specs
@@ -23,7 +24,7 @@ from tunesmith.errors import ConfigError
 
 
 def _evaluates(c: Config) -> bool:
-    return c.do_eval or c.eval_strategy != "no"
+    return c.do_eval or c.do_predict or c.eval_strategy != "no"
 
 
 def _has_eval_data(c: Config) -> bool:
@@ -83,7 +84,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "evaluation has data",
-        ("eval_strategy", "do_eval", "eval_dataset", "val_size"),
+        ("eval_strategy", "do_eval", "do_predict", "eval_dataset", "val_size"),
         lambda c, g: _evaluates(c) and not _has_eval_data(c),
         "there is nothing to evaluate on: neither eval_dataset nor val_size is set",
         "set val_size: 0.1 to hold out a tenth of the rows, or name an eval_dataset",
@@ -209,6 +210,7 @@ RULES: tuple[Rule, ...] = (
     *OPTIMIZER_RULES,
     *METHOD_RULES,
     *QUANTIZATION_RULES,
+    *PREFERENCE_RULES,
 )
 
 
@@ -261,6 +263,7 @@ NOTES: tuple[Note, ...] = (
     *OPTIMIZER_NOTES,
     *METHOD_NOTES,
     *QUANTIZATION_NOTES,
+    *PREFERENCE_NOTES,
 )
 
 
@@ -345,16 +348,24 @@ def _noop_notes(loaded: Loaded, verb: str) -> list[str]:
 
 
 def _unused_notes(config: Config, loaded: Loaded, verb: str) -> list[str]:
-    """One line for the given keys that the chosen finetuning type does not read."""
+    """A line each for the given keys that the chosen finetuning type, and the chosen stage, do not read."""
     unused = [
         name
         for name, value in loaded.values.items()
-        if verb == "train"
-        and specs()[name].methods
-        and value != specs()[name].default
-        and config.finetuning_type not in specs()[name].methods
+        if verb == "train" and value != specs()[name].default and not _is_read(specs()[name].methods, config.finetuning_type)
     ]
-    return [f"{', '.join(unused)}: not read by finetuning_type {config.finetuning_type}"] if unused else []
+    elsewhere = [
+        name
+        for name, value in loaded.values.items()
+        if verb == "train" and value != specs()[name].default and not _is_read(specs()[name].stages, config.stage)
+    ]
+    notes = [f"{', '.join(unused)}: not read by finetuning_type {config.finetuning_type}"] if unused else []
+    return notes + ([f"{', '.join(elsewhere)}: not read by stage {config.stage}"] if elsewhere else [])
+
+
+def _is_read(readers: tuple[str, ...], chosen: str) -> bool:
+    """No readers named: all read it."""
+    return not readers or chosen in readers
 
 
 def _where(keys: tuple[str, ...], loaded: Loaded) -> str:
