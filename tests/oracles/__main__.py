@@ -36,7 +36,8 @@ def main() -> int:
     outside = [
         name
         for name, row in rows.items()
-        if max(row.value, row.gradient) > (trajectories.TOLERANCE if name.startswith(trajectories.PREFIX) else TOLERANCE)
+        if max(row.value, row.gradient)
+        > (trajectories.TOLERANCE if name.startswith(trajectories.PREFIX) else TOLERANCE)
         or (row.single or 0) > SINGLE_TOLERANCE
     ]
     if outside:

@@ -124,6 +124,7 @@ class Run:
         self.tokenizer_files = tokenizer_files(self.tokenizer)
         need_eval = self.config.do_eval or self.config.do_predict or self.config.eval_strategy != "no"
         self.prepared = prepare(self.config, self.renderer, self.resolved.config_dir, need_eval=need_eval)
+        self.stage.check_data([self.store, *self.prepared.evals.values()], self.resolved.config_dir)
         self.plan = plan_spec(self.config, self.runtime.world_size)
         self.identity = identify(self.config, self.renderer, self.prepared, self.plan)
         changes = check_identity(start, self.identity) if start else []

@@ -13,7 +13,11 @@ BROKEN: dict[str, tuple[str, str, str]] = {
         "stage=dpo pref_loss=robust dpo_label_smoothing=0.5",
         "dpo_label_smoothing=0.49",
     ),
-    "EXO smooths its labels": ("train", "stage=dpo pref_loss=exo_pair dpo_label_smoothing=0", "dpo_label_smoothing=0.1"),
+    "EXO smooths its labels": (
+        "train",
+        "stage=dpo pref_loss=exo_pair dpo_label_smoothing=0",
+        "dpo_label_smoothing=0.1",
+    ),
     "a loss that divides by beta": ("train", "stage=dpo pref_loss=ipo pref_beta=0", "pref_beta=0.1"),
     "a preference is worth something": ("train", "stage=kto pref_beta=0", "pref_beta=0.1"),
     "a classifier of rewards needs a reference": (

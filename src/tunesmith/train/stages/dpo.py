@@ -115,9 +115,7 @@ class DirectPreference(Stage):
         chosen, rejected, num_pairs = (float(number) for number in summed[3:])
         if not num_pairs:
             return BatchNumbers()
-        return BatchNumbers(
-            Moments.from_sums(summed[:3]), max(0.0, chosen / num_pairs), max(0.0, rejected / num_pairs)
-        )
+        return BatchNumbers(Moments.from_sums(summed[:3]), max(0.0, chosen / num_pairs), max(0.0, rejected / num_pairs))
 
     def _rewards_so_far(self) -> Moments:
         return Moments(*self.state.get(REWARDS, ()))

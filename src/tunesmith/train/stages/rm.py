@@ -51,7 +51,6 @@ class RewardModeling(Stage):
         num_pairs = torch.tensor(float(batch.num_examples), device=scores_S.device)
         return StepOut(pairwise_loss(chosen_P, rejected_P).sum(), num_pairs, score_metrics(chosen_P, rejected_P))
 
-
     def predict(
         self, scorer: nn.Module, store: ExampleStore, runtime: Runtime, micro_batch_tokens: int
     ) -> list[dict[str, float]]:
