@@ -123,7 +123,7 @@ CASES: dict[str, StageCase] = {
     "grpo-dr_grpo": groups(grpo_loss="dr_grpo", skip_equal_rewards=True),
     "ppo": scored(),
     "ppo-normed": scored(ppo_score_norm=True, ppo_whiten_rewards=True, ppo_buffer_size=2),
-    "ppo-full": scored(ppo_buffer_size=3, ppo_kl_horizon=100, finetuning_type="full", learning_rate=5e-5),
+    "ppo-full": scored(ppo_kl_horizon=100, finetuning_type="full", learning_rate=5e-5),
     "gkd": distilled(gkd_beta=0.3, gkd_temperature=2.0),
     "gkd-topk": distilled(gkd_topk=5),
     "gkd-own": distilled(gkd_lambda=0.5, max_new_tokens=8, learning_rate=1e-4),
