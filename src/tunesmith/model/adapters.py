@@ -22,7 +22,7 @@ from tunesmith.errors import ModelError
 from tunesmith.model.merge import merge_attached
 from tunesmith.model.methods import loftq, pissa
 from tunesmith.model.methods.places import own_base
-from tunesmith.model.quantized_layers import count_packed
+from tunesmith.model.quantized_layers import count_packed, is_quantized
 from tunesmith.model.quiet import quiet_transformers
 from tunesmith.model.save import adapts_embedding
 from tunesmith.model.verify import verify_safetensors
@@ -55,7 +55,7 @@ def merge_adapters(model: Any, adapters: Sequence[str | Path]) -> Any:
 
     Raises: ModelError when an adapter is damaged or does not fit.
     """
-    if adapters and getattr(model, "is_quantized", False):
+    if adapters and is_quantized(model):
         raise ModelError(
             f"{adapters[0]} cannot be merged into a quantized base",
             why="an adapter is a small difference to weights; rounded to 4 or 8 bits again, most of it would be lost",
