@@ -55,6 +55,12 @@ def merge_adapters(model: Any, adapters: Sequence[str | Path]) -> Any:
 
     Raises: ModelError when an adapter is damaged or does not fit.
     """
+    if adapters and is_quantized(model):
+        raise ModelError(
+            f"{adapters[0]} cannot be merged into a quantized base",
+            why="an adapter is a small difference to weights; rounded to 4 or 8 bits again, most of it would be lost",
+            fix="use the unquantized base, or one adapter that is continued: merge the others into the base first",
+        )
     for folder in adapters:
         model = merge_attached(load_adapter(model, folder))
     return model
