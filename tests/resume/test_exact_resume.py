@@ -80,8 +80,24 @@ def _sha256(run: Path) -> str:
         {"finetuning_type": "full", "optim": "adamw_torch"},
         {"finetuning_type": "freeze", "freeze_trainable_layers": 1, "bf16": True},
         {"optim": "adafactor", "packing": False},
+        {"finetuning_type": "full", "use_galore": True, "galore_layerwise": True, "pure_bf16": True},
+        {"finetuning_type": "full", "use_apollo": True, "apollo_update_interval": 3},
+        {"finetuning_type": "full", "use_badam": True, "badam_switch_interval": 3, "bf16": True},
+        {"finetuning_type": "full", "use_muon": True, "optim": "adamw_torch"},
+        {"optim": "adamw_8bit", "loraplus_lr_ratio": 4.0},
     ],
-    ids=["lora-fp32", "lora-bf16", "full-fp32", "freeze-bf16", "adafactor-rows"],
+    ids=[
+        "lora-fp32",
+        "lora-bf16",
+        "full-fp32",
+        "freeze-bf16",
+        "adafactor-rows",
+        "galore-bf16",
+        "apollo",
+        "badam-bf16",
+        "muon",
+        "8bit-loraplus",
+    ],
 )
 def test_a_run_killed_three_times_equals_the_unbroken_run(tmp_path: Path, settings: dict[str, Any]) -> None:
     project = write_project(tmp_path, num_rows=40)

@@ -14,6 +14,9 @@ from typing import Any
 from tunesmith.config.rules_preferences import EXO_LABEL_SMOOTHING
 from tunesmith.config.schedules import WATCHING
 
+SAMPLING_STAGES = ("ppo", "grpo")
+"""Stages that learn from rewarded answers of their own."""
+
 
 @dataclass
 class Facts:
@@ -94,8 +97,8 @@ def _best(facts: Facts) -> None:
         or facts["lr_scheduler_type"] in WATCHING
         or (facts["save_best"] and facts["eval_strategy"] != "no")
     )
-    if watches and facts["metric_for_best_model"] is None:
-        by_reward = facts["stage"] in ("ppo", "grpo")
+    by_reward = facts["stage"] in SAMPLING_STAGES
+    if (watches or by_reward) and facts["metric_for_best_model"] is None:
         metric, why = ("reward", "is what the stage raises") if by_reward else ("loss", "is the usual measure")
         facts.decide("metric_for_best_model", metric, f"the evaluation {metric} {why}")
     metric = facts["metric_for_best_model"]
@@ -131,6 +134,15 @@ def _data_seed(facts: Facts) -> None:
         facts.decide("data_seed", facts["seed"], "as seed")
 
 
+def _policy_sampling(facts: Facts) -> None:
+    """The defaults of chatting are for chatting: what is learnt from must be drawn from the policy itself."""
+    if facts.verb != "train" or facts["stage"] not in SAMPLING_STAGES:
+        return
+    for key, value in (("temperature", 1.0), ("top_p", 1.0), ("top_k", 0)):
+        if key not in facts.given:
+            facts.decide(key, value, f"stage {facts['stage']} learns from answers drawn from the policy itself")
+
+
 def _home(facts: Facts) -> None:
     for key in ("model_name_or_path", "dataset_dir", "media_dir", "output_dir", "export_dir"):
         value = facts[key]
@@ -155,6 +167,7 @@ DECISIONS: tuple[Callable[[Facts], None], ...] = (
     _warmup,
     _checkpointing,
     _data_seed,
+    _policy_sampling,
     _home,
 )
 """In the order in which they are taken."""

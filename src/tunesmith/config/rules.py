@@ -12,10 +12,12 @@ from typing import Any
 from tunesmith.config.cast import show
 from tunesmith.config.load import Loaded
 from tunesmith.config.optimizers import optimizer_options
+from tunesmith.config.quantization_rules import QUANTIZATION_NOTES, QUANTIZATION_RULES
 from tunesmith.config.rule import MODEL_VERBS, Note, Rule
 from tunesmith.config.rules_methods import METHOD_NOTES, METHOD_RULES
 from tunesmith.config.rules_optimizers import OPTIMIZER_NOTES, OPTIMIZER_RULES
 from tunesmith.config.rules_preferences import PREFERENCE_NOTES, PREFERENCE_RULES
+from tunesmith.config.rules_rewards import REWARD_NOTES, REWARD_RULES
 from tunesmith.config.schedules import schedule_options
 from tunesmith.config.schema import Config, specs
 from tunesmith.config.spec import FieldSpec
@@ -208,6 +210,8 @@ RULES: tuple[Rule, ...] = (
     ),
     *OPTIMIZER_RULES,
     *METHOD_RULES,
+    *REWARD_RULES,
+    *QUANTIZATION_RULES,
     *PREFERENCE_RULES,
 )
 
@@ -260,6 +264,8 @@ NOTES: tuple[Note, ...] = (
     ),
     *OPTIMIZER_NOTES,
     *METHOD_NOTES,
+    *REWARD_NOTES,
+    *QUANTIZATION_NOTES,
     *PREFERENCE_NOTES,
 )
 
@@ -346,25 +352,13 @@ def _noop_notes(loaded: Loaded, verb: str) -> list[str]:
 
 def _unused_notes(config: Config, loaded: Loaded, verb: str) -> list[str]:
     """A line each for the given keys that the chosen finetuning type, and the chosen stage, do not read."""
-    unused = [
-        name
-        for name, value in loaded.values.items()
-        if verb == "train"
-        and value != specs()[name].default
-        and not _is_read(specs()[name].methods, config.finetuning_type)
-    ]
-    elsewhere = [
-        name
-        for name, value in loaded.values.items()
-        if verb == "train" and value != specs()[name].default and not _is_read(specs()[name].stages, config.stage)
-    ]
-    notes = [f"{', '.join(unused)}: not read by finetuning_type {config.finetuning_type}"] if unused else []
-    return notes + ([f"{', '.join(elsewhere)}: not read by stage {config.stage}"] if elsewhere else [])
-
-
-def _is_read(readers: tuple[str, ...], chosen: str) -> bool:
-    """No readers named: all read it."""
-    return not readers or chosen in readers
+    if verb != "train":
+        return []
+    changed = [specs()[name] for name, value in loaded.values.items() if value != specs()[name].default]
+    by_method = [s.name for s in changed if s.methods and config.finetuning_type not in s.methods]
+    by_stage = [s.name for s in changed if s.stages and config.stage not in s.stages]
+    notes = [f"{', '.join(by_method)}: not read by finetuning_type {config.finetuning_type}"] if by_method else []
+    return notes + ([f"{', '.join(by_stage)}: not read by stage {config.stage}"] if by_stage else [])
 
 
 def _where(keys: tuple[str, ...], loaded: Loaded) -> str:

@@ -22,6 +22,7 @@ from tunesmith.errors import ModelError
 from tunesmith.model.merge import merge_attached
 from tunesmith.model.methods import loftq, pissa
 from tunesmith.model.methods.places import own_base
+from tunesmith.model.quantized_layers import count_packed
 from tunesmith.model.quiet import quiet_transformers
 from tunesmith.model.save import adapts_embedding
 from tunesmith.model.verify import verify_safetensors
@@ -142,9 +143,11 @@ def base_of(folder: Path) -> str | None:
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """(trainable, all) parameters; a tied matrix counts once."""
+    """(trainable, all) parameters; a tied matrix counts once, and a packed one with all weights that are in it."""
     parameters = list({id(p): p for p in model.parameters()}.values())
-    return sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)
+    packed, num_packed = count_packed(model)
+    num_all = sum(p.numel() for p in parameters if id(p) not in packed) + num_packed
+    return sum(p.numel() for p in parameters if p.requires_grad), num_all
 
 
 _SILENT_ALONE = ("lora_A", "lora_embedding_A", "lora_magnitude", ".base_layer.")

@@ -23,38 +23,41 @@ class GrowingLayer(DynamicLayer):
     def __init__(self) -> None:
         super().__init__()
         self._buffers: tuple[Tensor, Tensor] | None = None
+        self._length = 0
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Append keys and values; returns all of them."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        start = 0 if self._buffers is None or self.keys is None else self.keys.shape[2]
-        end = start + key_states.shape[2]
+        start, end = self._length, self._length + key_states.shape[2]
         if self._buffers is None or end > self._buffers[0].shape[2]:
-            self._buffers = tuple(  # type: ignore[assignment]
-                _with_room(states, None if start == 0 else held, start, end)
-                for states, held in ((key_states, self.keys), (value_states, self.values))
-            )
-        assert self._buffers is not None
+            old_keys, old_values = self._buffers or (None, None)
+            self._buffers = _with_room(key_states, old_keys, start), _with_room(value_states, old_values, start)
         for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
             buffer[:, :, start:end] = states
-        self.keys, self.values = (buffer[:, :, :end] for buffer in self._buffers)
-        return self.keys, self.values
+        return self._show(end)
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep these rows, in this order; one may come several times."""
-        if self._buffers is not None and self.keys is not None:
-            length = self.keys.shape[2]
+        if self._buffers is not None:
             self._buffers = (self._buffers[0][indices], self._buffers[1][indices])
-            self.keys, self.values = (buffer[:, :, :length] for buffer in self._buffers)
+            self._show(self._length)
+
+    def _show(self, length: int) -> tuple[Tensor, Tensor]:
+        """Make the first `length` tokens of the buffers the keys and values of the layer."""
+        assert self._buffers is not None
+        self._length = length
+        keys, values = (buffer[:, :, :length] for buffer in self._buffers)
+        self.keys, self.values = keys, values
+        return keys, values
 
 
-def _with_room(states: Tensor, held: Tensor | None, start: int, end: int) -> Tensor:
-    """A buffer of twice the tokens with what is held already."""
-    batch, heads, _, width = states.shape
-    buffer = states.new_empty(batch, heads, max(2 * start, end + SPARE_TOKENS), width)
-    if held is not None:
-        buffer[:, :, :start] = held
+def _with_room(states: Tensor, old: Tensor | None, num_old: int) -> Tensor:
+    """A buffer like `states` for twice the old tokens, which it holds, and for the new ones."""
+    batch, heads, num_new, width = states.shape
+    buffer = states.new_empty(batch, heads, max(2 * num_old, num_old + num_new + SPARE_TOKENS), width)
+    if old is not None:
+        buffer[:, :, :num_old] = old[:, :, :num_old]
     return buffer
 
 

@@ -24,6 +24,7 @@ from tunesmith.model.rope import RECORD_FILE
 from tunesmith.model.value_head import VALUE_HEAD
 from tunesmith.train.checkpoint import newest_complete, remove_parts
 from tunesmith.train.predict import PREDICT_RESULTS, PREDICTIONS
+from tunesmith.train.samplelog import SAMPLES_FILE
 from tunesmith.train.sinks import RUN_LOG, TRAINER_LOG
 from tunesmith.train.state import STATE_FILE
 
@@ -39,6 +40,7 @@ RUN_FILES = (
     "train_results.json",
     "eval_results.json",
     "ledger.jsonl",
+    SAMPLES_FILE,
     "ledger_summary.json",
     PREDICTIONS,
     PREDICT_RESULTS,

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -79,7 +79,7 @@ def make_reference(setup: Setup) -> Reference:
     config, model = setup.config, setup.scorer.model
     own = {key: value for key, value in setup.fingerprint.items() if key.startswith(_OF_WEIGHTS)}
     if config.ref_model:
-        return _other_model(setup)
+        return frozen_model(setup, "ref_model", config.ref_model, config.ref_model_adapters)
     is_adapted = hasattr(model, "disable_adapter")
     continued = is_adapted and bool(config.adapter_name_or_path) and not config.create_new_adapter
     if config.ref_policy == "base" and is_adapted:
@@ -104,38 +104,43 @@ def make_reference(setup: Setup) -> Reference:
 _OF_WEIGHTS = ("base weights", "adapter", "method", "tokenizer", "compute")
 
 
-def _other_model(setup: Setup) -> Reference:
-    config, scorer = setup.config, setup.scorer
+def frozen_model(setup: Setup, key: str, name: str, adapters: Sequence[str]) -> Reference:
+    """Another model beside the trained one, the one that the setting `key` names.
+
+    Raises:
+        ModelError: it cannot be loaded, or has another vocabulary.
+    """
+    scorer, device = setup.scorer, setup.runtime.device
     source = replace(
-        config,
-        model_name_or_path=config.ref_model,
-        adapter_name_or_path=config.ref_model_adapters,
+        setup.config,
+        model_name_or_path=name,
+        adapter_name_or_path=tuple(adapters),
         train_from_scratch=False,
         add_tokens=(),
         add_special_tokens=(),
         new_special_tokens_config=None,
     )
-    for name in config.ref_model_adapters:
-        require_adapter(Path(name))
+    for adapter in adapters:
+        require_adapter(Path(adapter))
     dtype = scorer.compute_dtype
     try:
-        require_same_vocabulary(setup, load_tokenizer(source), "ref_model", str(config.ref_model))
-        model = attach_adapters(load_model(source, dtype=dtype, device=setup.runtime.device), config.ref_model_adapters)
+        require_same_vocabulary(setup, load_tokenizer(source), key, name)
+        model = attach_adapters(load_model(source, dtype=dtype, device=device), adapters)
     except ModelError as err:  # which speaks of the model as if it were the one that is trained
-        err.where = err.where or f"ref_model: {config.ref_model}"
-        err.fix = err.fix.replace("model_name_or_path", "ref_model")
+        err.where = err.where or f"{key}: {name}"
+        err.fix = err.fix.replace("model_name_or_path", key)
         raise
     model.requires_grad_(False)
-    other = Scorer(model.to(setup.runtime.device), dtype, scorer.device_type)
+    other = Scorer(model.to(device), dtype, scorer.device_type)
     hashes = {"reference": weights_fingerprint(model_folder(source))}
-    for name in config.ref_model_adapters:
-        hashes[f"reference adapter {name}"] = file_sha256(Path(name) / ADAPTER_WEIGHTS)
+    for adapter in adapters:
+        hashes[f"reference adapter {adapter}"] = file_sha256(Path(adapter) / ADAPTER_WEIGHTS)
 
     @contextmanager
     def nothing() -> Iterator[None]:
         yield
 
-    return Reference(other, f"ref_model: {config.ref_model}", {**hashes, "compute": str(dtype)}, nothing)
+    return Reference(other, f"{key}: {name}", {**hashes, "compute": str(dtype)}, nothing)
 
 
 def require_same_vocabulary(setup: Setup, other: Any, key: str, name: str) -> None:

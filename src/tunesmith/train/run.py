@@ -24,11 +24,13 @@ from tunesmith.data.store import ExampleStore
 from tunesmith.errors import ConfigError
 from tunesmith.model.adapters import count_parameters, leave_inputs_to_autocast
 from tunesmith.model.checkpoints import checkpoints
-from tunesmith.model.load import load_tokenizer, model_folder, model_options
+from tunesmith.model.load import check_base_model, load_tokenizer, model_folder, model_options
 from tunesmith.model.methods.files import write_at_end, write_at_start
 from tunesmith.model.moe import RouterTap
 from tunesmith.model.neftune import EmbeddingNoise
 from tunesmith.model.parameters import parameter_lines, upcast_norms
+from tunesmith.model.quantize import quantization_words
+from tunesmith.model.quantized_layers import stored_bytes
 from tunesmith.model.quiet import quiet_transformers
 from tunesmith.model.save import save_into, save_weights, tokenizer_files, write_files
 from tunesmith.model.scorer import Scorer, verify_scorer
@@ -106,6 +108,7 @@ class Run:
     def execute(self) -> int:
         """Train and leave the run folder complete."""
         self.folder = Path(str(self.config.output_dir))
+        base_notes = check_base_model(self.config, self.runtime.device, for_training=True)
         passed_over: list[str] = []
         start = run_folder.find_start(self.resolved, passed_over.append)
         dtypes = precision(self.resolved, self.runtime.device)
@@ -121,10 +124,11 @@ class Run:
         self.tokenizer_files = tokenizer_files(self.tokenizer)
         need_eval = self.config.do_eval or self.config.do_predict or self.config.eval_strategy != "no"
         self.prepared = prepare(self.config, self.renderer, self.resolved.config_dir, need_eval=need_eval)
+        self.stage.check_data([self.store, *self.prepared.evals.values()], self.resolved.config_dir)
         self.plan = plan_spec(self.config, self.runtime.world_size)
         self.identity = identify(self.config, self.renderer, self.prepared, self.plan)
         changes = check_identity(start, self.identity) if start else []
-        self._open(start, [*option_notes, *passed_over, *changes])
+        self._open(start, [*base_notes, *option_notes, *passed_over, *changes])
         self._announce_data()
         self._build_model(start, dtypes)
         self._build_loop(start, dtypes[0])
@@ -169,7 +173,14 @@ class Run:
         # there at once, unless the stage looks at the weights that the run started from
         put_back = start is not None and (config.trains_adapter or self.stage.needs_start)
         source = None if put_back else start
-        model = build_model(config, dtypes[1:], source, self.tokenizer, lambda line: self.reporter.say(f"note: {line}"))
+        model = build_model(
+            config,
+            dtypes[1:],
+            source,
+            self.tokenizer,
+            lambda line: self.reporter.say(f"note: {line}"),
+            self.runtime.device,
+        )
         if self.runtime.is_main:
             write_at_start(model, config, self.tokenizer, self.folder, is_resumed=start is not None)
         if compute != torch.float32:
@@ -180,6 +191,8 @@ class Run:
         if self.config.gradient_checkpointing:
             with quiet_transformers():
                 model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if words := quantization_words(config):
+            self.reporter.say(f"base model in {words}: {stored_bytes(model) / 1e9:.2f} GB of weights")
         self.model = model.to(self.runtime.device)
         if config.neftune_noise_alpha:
             EmbeddingNoise(self.model, config.neftune_noise_alpha)
@@ -454,7 +467,8 @@ class Run:
             return
         self.reporter.say(f"talk to it:  tunesmith chat {shown}")
         if self.config.trains_adapter:
-            self.reporter.say(f"merge it:    tunesmith export {shown} export_dir={self.folder}-merged")
+            unquantized = "" if self.config.quantization_bit is None else " quantization_bit=null"
+            self.reporter.say(f"merge it:    tunesmith export {shown} export_dir={self.folder}-merged{unquantized}")
 
 
 _NO_PLOT = {"eval_runtime", "eval_samples_per_second"}

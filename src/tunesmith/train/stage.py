@@ -7,7 +7,7 @@ that holds the policy to a reference prepares it in `prepare`, one that makes it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,6 +137,9 @@ class Stage:
         self.config = config
         self.state: dict[str, Any] = {}
 
+    def check_data(self, stores: Sequence[ExampleStore], config_dir: Path) -> None:
+        """Refuse settings and rows that the stage cannot use, before the weights are read. Raises: UserError."""
+
     def prepare(self, setup: Setup) -> None:
         """Get ready, once, before the first step. Raises: UserError for what cannot work."""
 
@@ -223,7 +226,9 @@ STAGES = Registry(
         "rm": "tunesmith.train.stages.rm:RewardModeling",
         "dpo": "tunesmith.train.stages.dpo:DirectPreference",
         "ppo": "tunesmith.train.stages.ppo:ProximalPolicy",
+        "gkd": "tunesmith.train.stages.gkd:Distillation",
         "kto": "tunesmith.train.stages.kto:KahnemanTversky",
+        "grpo": "tunesmith.train.stages.grpo:GroupRelativePolicy",
     },
     ConfigError,
 )

@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from tunesmith.config import Config
 from tunesmith.errors import ConfigError
-from tunesmith.model.attention import DOCUMENT_ATTENTION
+from tunesmith.model.attention import DOCUMENT_ATTENTION, document_attention
 from tunesmith.model.kernels import PLAIN_ATTENTION, choose_attention
 
 
@@ -71,3 +71,15 @@ def test_shifted_attention_is_a_choice_for_training_only() -> None:
     with pytest.raises(ConfigError, match="type gemma2"):
         choose_attention(config, "gemma2", for_training=True)
     assert PLAIN_ATTENTION != DOCUMENT_ATTENTION
+
+
+@pytest.mark.parametrize("num_tokens", [10, 400])
+def test_rotated_queries_may_be_wider_than_values(num_tokens: int) -> None:
+    """As they are where fp32 weights compute in bf16; short and long documents take different ways."""
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(1, 2, num_tokens, 8) for _ in range(3))
+    bounds = (0, num_tokens)
+    wide, _ = document_attention(torch.nn.Module(), query, key, value, None, document_bounds=bounds)
+    mixed, _ = document_attention(torch.nn.Module(), query, key, value.bfloat16(), None, document_bounds=bounds)
+    assert mixed.dtype == torch.bfloat16
+    torch.testing.assert_close(mixed.float(), wide, atol=0.05, rtol=0.05)

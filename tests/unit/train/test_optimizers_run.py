@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 from optimizer_cases import needs_package
+from safetensors.torch import load_file
+from tests.stages import write_stage_project
 from tests.training import history, run_training, weights, write_project
 
 from tunesmith.errors import ConfigError, ResumeError
@@ -92,13 +94,13 @@ def test_each_group_follows_the_schedule_from_its_own_top(project: Path, monkeyp
     from tunesmith.train.loop import Loop
 
     seen: list[set[float]] = []
-    update = Loop._update
+    apply = Loop._apply
 
     def watched(self: Loop) -> None:
         seen.append({round(group["lr"], 9) for group in self.optimizer.param_groups})
-        update(self)
+        apply(self)
 
-    monkeypatch.setattr(Loop, "_update", watched)
+    monkeypatch.setattr(Loop, "_apply", watched)
     given = {**SETTINGS, "lr_scheduler_type": "linear", "warmup_ratio": 0, "max_steps": 4}
     run = run_training(project, "groups", **given, embedding_learning_rate=1e-4)
     assert seen == [{round(2e-3 * f, 9), round(1e-4 * f, 9)} for f in (1, 0.75, 0.5, 0.25)]
@@ -122,8 +124,6 @@ def test_badam_keeps_the_model_in_bf16_and_the_active_layer_in_fp32(project: Pat
     run = run_training(project, "badam-bf16", **given, save_strategy="steps", save_steps=2)
     stored = weights(run)
     assert {tensor.dtype for tensor in stored.values()} == {torch.bfloat16}
-    from safetensors.torch import load_file
-
     state = load_file(run / "checkpoint-2" / "optimizer.safetensors")
     masters = {key: value for key, value in state.items() if key.endswith("::master")}
     assert {value.dtype for value in masters.values()} == {torch.float32}
@@ -134,8 +134,6 @@ def test_a_schedule_free_run_saves_and_evaluates_its_average(project: Path) -> N
     needs_package("schedule_free")
     given = {**SETTINGS, "lr_scheduler_type": "constant", "warmup_ratio": 0, "max_steps": 6}
     run = run_training(project, "free", **given, optim="schedule_free_adamw", save_strategy="steps", save_steps=3)
-    from safetensors.torch import load_file
-
     state = load_file(run / "checkpoint-6" / "optimizer.safetensors")
     average = load_file(run / "checkpoint-6" / "model.safetensors")
     key = "model.norm.weight"
@@ -150,6 +148,19 @@ def test_a_run_goes_on_only_with_an_optimizer_of_the_same_make(project: Path) ->
         run_training(project, "make", **{**given, "max_steps": 6}, use_galore=True, galore_rank=4)
     assert "optimizer: GaLore over adamw_torch, rank 8" in caught.value.where
     run_training(project, "make", **{**given, "max_steps": 6}, use_galore=True, galore_rank=8, galore_layerwise=True)
+
+
+@pytest.mark.parametrize("name", ["galore", "apollo", "badam", "adam_mini", "muon"])
+def test_a_reward_model_with_its_value_head_is_trained_by_each(tmp_path: Path, name: str) -> None:
+    """The head stands beside the model: BAdam keeps it in every block, Muon leaves its single row to AdamW."""
+    project, given = write_stage_project(tmp_path, "rm-full")
+    given = {**given, **EXAMPLES[name], "learning_rate": 1e-3, "badam_switch_interval": 2, "save_strategy": "no"}
+    heads = []
+    for steps in (1, 5):
+        run = run_training(project, f"{name}-{steps}", **given, max_steps=steps, lr_scheduler_type="constant")
+        (file,) = run.glob("value_head*.safetensors")
+        heads.append(load_file(file))
+    assert all(not torch.equal(heads[0][key], heads[1][key]) for key in heads[0])
 
 
 @pytest.mark.parametrize(
@@ -175,7 +186,7 @@ def test_what_cannot_be_is_refused_before_the_model_is_read(
         raise AssertionError("the model was read")
 
     monkeypatch.setattr(run, "load_tokenizer", untouched)
-    monkeypatch.setattr(run, "load_model", untouched)
+    monkeypatch.setattr(run, "build_model", untouched)
     with pytest.raises(ConfigError) as caught:
         run_training(project, "refused", **{**SETTINGS, **given})
     assert named in caught.value.render()

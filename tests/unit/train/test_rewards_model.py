@@ -35,7 +35,9 @@ SAMPLES = [sample("a", prompt_ids=(9,) * n, completion_ids=tuple(range(20, 23 + 
 def project(tmp_path_factory) -> Path:
     """A base model, a reward adapter on it, another model of the family with its head, and an adapter on that."""
     folder = write_project(tmp_path_factory.mktemp("project"))
-    tiny_adapter(folder / "reward", folder / "model", seed=5)
+    file = tiny_adapter(folder / "reward", folder / "model", seed=5) / "adapter_config.json"
+    file.write_text(file.read_text().replace('"lora_dropout": 0.0', '"lora_dropout": 0.5'))
+    assert "0.5" in file.read_text()
     tiny_model(folder / "other", seed=9)
     tiny_adapter(folder / "other-adapter", folder / "other", seed=6)
     for number, name in enumerate(("reward", "other", "other-adapter")):
@@ -91,7 +93,9 @@ def expected_scores(model_folder: Path, adapter: Path | None, head_folder: Path)
 
 
 def test_a_reward_adapter_scores_on_the_bare_base_whatever_the_policy_has_become(project: Path) -> None:
-    rewards = opened(setup_of(project, reward_model=project / "reward"), project)
+    setup = setup_of(project, reward_model=project / "reward")
+    rewards = opened(setup, project)
+    setup.scorer.train()  # as before every step; the reward adapter has dropout
     expected = expected_scores(project / "model", project / "reward", project / "reward")
     assert rewards.score(SAMPLES).totals == pytest.approx(expected, abs=1e-5)
     assert max(expected) - min(expected) > 0.01
@@ -111,20 +115,20 @@ def test_scoring_leaves_the_policy_as_it_was_and_its_adapter_alone_is_saved(proj
     setup = setup_of(project, reward_model=project / "reward", lora_dropout=0.3)
     model = setup.scorer.model
 
-    def state() -> tuple:
-        modes = [module.training for module in model.modules() if "reward" not in str(type(module))]
-        trainable = [name for name, p in model.named_parameters() if p.requires_grad]
-        return sum(modes), trainable, model.active_adapter
+    own = list(model.named_modules())
 
-    trainable_before = state()[1]
-    rewards = opened(setup, project)
+    def state() -> tuple:
+        modes = [module.training for _, module in own]
+        return modes, [name for name, p in model.named_parameters() if p.requires_grad], model.active_adapter
+
     before = state()
-    assert before[1] == trainable_before
+    assert any(before[0])
+    rewards = opened(setup, project)
+    assert state() == before
     weights = {name: p.detach().clone() for name, p in model.named_parameters()}
     rewards.score(SAMPLES)
     assert state() == before
     assert all(torch.equal(p, weights[name]) for name, p in model.named_parameters())
-    assert not any("reward" in name for name in before[1])
     save_weights(model, tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
 
@@ -133,7 +137,9 @@ def test_several_reward_models_keep_apart(project: Path) -> None:
     second = project / "second"
     tiny_adapter(second, project / "model", seed=8)
     save_value_head(ValueHead(64), second)
-    both = opened(setup_of(project, reward_model=f"{project / 'reward'},{second}"), project).score(SAMPLES)
+    rewards = opened(setup_of(project, reward_model=f"{project / 'reward'},{second}"), project)
+    assert [source.name for source in rewards.sources] == [str(project / "reward"), str(second)]
+    both = rewards.score(SAMPLES)
     for folder in (project / "reward", second):
         expected = expected_scores(project / "model", folder, folder)
         assert both.by_source[str(folder)] == pytest.approx(expected, abs=1e-5)
@@ -238,7 +244,8 @@ def test_samples_hold_what_was_read_and_written_and_where_it_came_from(project: 
         builder.add(ids, [0.0] * len(ids), RowRef("rows", "rows.json", line, line - 1), row={"answer": line})
     store = builder.build()
     hello = tuple(tokenizer("Hello 你好")["input_ids"])
-    answers = [Rollout((*hello, 2), True), Rollout(hello, False), Rollout((1, *hello), False)]
+    line_end = tokenizer("\n")["input_ids"][0]  # a stop token that is no special token
+    answers = [Rollout((*hello, 2), True), Rollout((*hello, line_end), True), Rollout((1, *hello), False)]
     made = samples_of(tokenizer, store, [1, 1, 0], answers)
     assert [each.completion_text for each in made] == ["Hello 你好"] * 3
     assert [each.prompt_text for each in made] == [prompts[1], prompts[1], prompts[0]]
@@ -246,7 +253,7 @@ def test_samples_hold_what_was_read_and_written_and_where_it_came_from(project: 
     assert made[2].full_text == prompts[0] + "<|im_start|>Hello 你好"
     assert [(each.fields["answer"], str(each.ref), each.finished) for each in made] == [
         (2, "rows.json:2", True),
-        (2, "rows.json:2", False),
+        (2, "rows.json:2", True),
         (1, "rows.json:1", False),
     ]
     assert made[0].prompt_ids + made[0].completion_ids == (*tokenizer(prompts[1])["input_ids"], *hello, 2)

@@ -149,6 +149,35 @@ class RlhfOptions:
     ppo_lambda: float = option(
         0.95, en="Lambda of the generalised advantage estimate.", zh="广义优势估计（GAE）的 λ。", ge=0, le=1
     )
+    teacher_model: str | None = option(
+        None,
+        en="The model that gkd distils: it has the vocabulary of the trained one.",
+        zh="gkd 蒸馏的教师模型，词表须与被训练模型相同。",
+    )
+    teacher_model_adapters: tuple[str, ...] = option((), en="Adapters of the teacher.", zh="教师模型的适配器。")
+    gkd_beta: float = option(
+        0.5,
+        en="Divergence that gkd lowers: 0 forward KL, 1 reverse KL, between them a Jensen-Shannon divergence.",
+        zh="gkd 降低的散度：0 为正向 KL，1 为反向 KL，之间为 Jensen-Shannon 散度。",
+        ge=0,
+        le=1,
+    )
+    gkd_lambda: float = option(
+        0.0,
+        en="Share of examples whose answer the student writes itself.",
+        zh="由学生模型自己作答的样本比例。",
+        ge=0,
+        le=1,
+    )
+    gkd_temperature: float = option(
+        1.0, en="Temperature at which gkd compares teacher and student.", zh="gkd 比较教师与学生分布时的温度。", gt=0
+    )
+    gkd_topk: int | None = option(
+        None,
+        en="Ask the teacher once, before the first step, and keep this many of its likeliest tokens.",
+        zh="训练前只询问教师一次，仅保留其概率最大的这么多个词元。",
+        gt=0,
+    )
     ref_policy: str = option(
         "start",
         en="The reference where no ref_model is given: the weights that the run starts from, or the base model "
@@ -180,10 +209,11 @@ class RlhfOptions:
     )
     reward_model_type: str = option(
         "lora",
-        en="What the reward model is. lora: an adapter of stage rm for the same base model; full: the folder of a whole reward model; api: an "
-        "http(s) address that answers with scores; function: entries as in reward_functions.",
-        zh="奖励模型的形式。lora：同一基座上由 rm 阶段训练的适配器；full：完整奖励模型的目录；api：返回分数的 http(s) 地址；"
-        "function：写法同 reward_functions。",
+        en="What reward_model holds. Type lora: an adapter of stage rm for the same base model; full: the folder of a "
+        "whole reward model; api: an http(s) address that answers with scores; function: entries as in "
+        "reward_functions.",
+        zh="reward_model 的含义。lora：同一基座上由 rm 阶段训练的适配器；full：完整奖励模型的目录；"
+        "api：返回分数的 http(s) 地址；function：写法同 reward_functions。",
         choices=("lora", "full", "api", "function"),
         stages=_WITH_REWARDS,
     )

@@ -24,6 +24,8 @@ from tunesmith.errors import ConfigError
 from tunesmith.train.optimizers.catalog import CLASSES, construct, plain_arguments
 from tunesmith.train.optimizers.groups import Trained, param_groups
 
+VALUE_HEAD = "value_head."
+"""What always trains: it starts from nothing, and every layer is judged through it."""
 NEVER = 1 << 62
 """Steps after which a block that is never switched would be."""
 
@@ -35,18 +37,15 @@ class LayerBlocks(BlockOptimizer):
         self, base: torch.optim.Optimizer, decay: float, seed: int, say: Callable[[str], None], **arguments: Any
     ) -> None:
         self._decay, self._seed, self._say = decay, seed, say
-        self.active_block = -1
+        self.active_block = self._told_block = -1
         with _quiet():
             super().__init__(base_optimizer=base, **arguments)
-        self.tell()
 
     def switch_trainable_params(self, verbose: int | None = None) -> None:
         """Train the next block; `active_block` is its number."""
         self.active_block = self.current_block_idx
         super().switch_trainable_params(verbose=0)
         self._regroup()
-        if self.global_step:
-            self.tell()
 
     def _regroup(self) -> None:
         """Decay matrices, spare vectors, and leave the base optimizer no groups without parameters."""
@@ -61,12 +60,12 @@ class LayerBlocks(BlockOptimizer):
             if params
         ]
 
-    def tell(self) -> None:
+    def _tell(self) -> None:
         """Say which block trains now, as far as `badam_verbose` asks for it."""
         if self.verbose >= 1:
             self._say(f"BAdam trains {', '.join(self.active_param_prefixs)} from step {self.global_step + 1} on")
         if self.verbose >= 2:
-            for name in self.active_names():
+            for name in self.masters():
                 self._say(f"  {name}")
 
     def _update_active_block_idx(self) -> None:
@@ -75,16 +74,15 @@ class LayerBlocks(BlockOptimizer):
             torch.manual_seed(self._seed + self.global_step)
             super()._update_active_block_idx()
 
-    def active_names(self) -> list[str]:
-        """The parameters that train now."""
-        return [self.named_parameters_list[index][0] for index in self.param_idx2lp]
-
     def masters(self) -> dict[str, Tensor]:
         """The fp32 copies of the parameters that train now, by name; the base optimizer's state is theirs."""
         return {self.named_parameters_list[index][0]: copy for index, copy in self.param_idx2hp.items()}
 
     def step(self, *args: Any, **kwargs: Any) -> None:
         """One update of the active block; parameters of it without a gradient are left out."""
+        if self.active_block != self._told_block:
+            self._told_block = self.active_block
+            self._tell()
         for parameter in self.param_idx2lp.values():
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
@@ -98,8 +96,6 @@ class LayerBlocks(BlockOptimizer):
 
     def go_to(self, cursor: dict[str, Any]) -> None:
         """Stand where a stored walk stood; states and copies of the block are to be filled in after this."""
-        verbose: int = self.verbose  # type: ignore[has-type]
-        self.verbose = 0
         self.current_block_idx = cursor["active"]
         if hasattr(self, "block_order"):
             self.block_order = [0]  # so that switching draws no new order; the stored one is set below
@@ -107,8 +103,6 @@ class LayerBlocks(BlockOptimizer):
         self.global_step, self.current_block_idx = cursor["global_step"], cursor["next"]
         if hasattr(self, "block_order"):
             self.block_order = list(cursor["order"])
-        self.verbose = verbose
-        self.tell()
 
 
 @contextlib.contextmanager
@@ -138,7 +132,8 @@ def make_layer_blocks(trained: Sequence[Trained], config: Config, say: Callable[
             f"`badam_start_block: {start}` is beyond the last layer",
             fix=f"set it between 0 and {len(blocks) - 1}",
         )
-    if len(covered := [name for name, _ in named if any(block in name for block in blocks)]) < len(named):
+    covered = [name for name, _ in named if any(block in name for block in (*blocks, VALUE_HEAD))]
+    if len(covered) < len(named):
         say(f"note: BAdam trains {len(covered)} of {len(named)} tensors, those in layers; the others stay as they are")
     arguments = {"lr": config.learning_rate, **plain_arguments(config)}
     base = construct(CLASSES[config.optim], param_groups(trained, config.weight_decay), "use_badam", **arguments)
@@ -155,6 +150,7 @@ def make_layer_blocks(trained: Sequence[Trained], config: Config, say: Callable[
             switch_block_every=every if every is not None and every > 0 else NEVER,
             start_block=start,
             switch_mode=config.badam_switch_mode or "ascending",
+            active_modules=[VALUE_HEAD] if any(name.startswith(VALUE_HEAD) for name, _ in named) else [],
             verbose=config.badam_verbose,
         )
 

@@ -72,17 +72,21 @@ def loraplus_rate(name: str, parameter: nn.Parameter, config: Config) -> float:
     return config.learning_rate
 
 
+def output_head(model: nn.Module) -> nn.Module | None:
+    """The output embedding of the language model, wherever in `model` that is."""
+    for module in model.modules():
+        get = getattr(module, "get_output_embeddings", None)
+        head = get() if get is not None else None
+        if isinstance(head, nn.Module):
+            return head
+    return None
+
+
 def embedding_ids(model: nn.Module) -> set[int]:
     """ids of the weights of the input and output embeddings, copies that an adapter trains included."""
-    found: set[int] = set()
-    heads = []
-    for accessor in ("get_input_embeddings", "get_output_embeddings"):
-        get = getattr(model, accessor, None)
-        module = get() if get is not None else None
-        heads += [module] if isinstance(module, nn.Module) else []
-    for module in [*heads, *(m for m in model.modules() if isinstance(m, nn.Embedding))]:
-        found.update(id(p) for name, p in module.named_parameters() if "lora_" not in name)
-    return found
+    head = output_head(model)
+    tables = [*([] if head is None else [head]), *(m for m in model.modules() if isinstance(m, nn.Embedding))]
+    return {id(p) for module in tables for name, p in module.named_parameters() if "lora_" not in name}
 
 
 def param_groups(trained: Iterable[Trained], decay: float, **options: Any) -> list[dict[str, Any]]:

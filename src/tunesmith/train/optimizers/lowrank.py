@@ -20,7 +20,7 @@ from tunesmith.config import Config
 from tunesmith.config.optimizers import is_layerwise, optimizer_options, uses_galore
 from tunesmith.errors import ConfigError, nearest
 from tunesmith.train.optimizers.catalog import construct
-from tunesmith.train.optimizers.groups import Trained, param_groups
+from tunesmith.train.optimizers.groups import Trained, output_head, param_groups
 from tunesmith.train.optimizers.layerwise import Layerwise
 
 _EIGHT_BIT = "tunesmith.train.optimizers.galore8bit:GaLoreAdamW8bit"
@@ -173,7 +173,7 @@ def _target_ids(model: nn.Module, settings: LowRank) -> set[int]:
         ConfigError: a target that fits no linear layer.
     """
     linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    head = output_head(model)
     chosen: set[int] = set()
     for target in settings.targets:
         if target == "all" and settings.key != "optim_target_modules":

@@ -71,7 +71,8 @@ def make_adam_mini(
     The package derives the size of a head from the width of the model; models that say otherwise (`head_dim`) are
     taken at their word.
     """
-    sizes: Any = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
+    config_of_model: Any = next(module.config for module in model.modules() if hasattr(module, "config"))
+    sizes = config_of_model.get_text_config()
     width, num_heads = sizes.hidden_size, sizes.num_attention_heads
     optimizer: Any = construct(
         "adam_mini:Adam_mini",
