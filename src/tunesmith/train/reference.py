@@ -36,6 +36,8 @@ from tunesmith.loss.scores import Want
 from tunesmith.model.adapters import ADAPTER_WEIGHTS, attach_adapters, require_adapter
 from tunesmith.model.fingerprint import file_sha256, weights_fingerprint
 from tunesmith.model.load import load_model, load_tokenizer, model_folder
+from tunesmith.model.quantize import quantization_words
+from tunesmith.model.quantized_layers import is_quantized
 from tunesmith.model.scorer import Scorer
 from tunesmith.train.stage import Setup
 
@@ -79,7 +81,9 @@ def make_reference(setup: Setup) -> Reference:
     config, model = setup.config, setup.scorer.model
     own = {key: value for key, value in setup.fingerprint.items() if key.startswith(_OF_WEIGHTS)}
     if config.ref_model:
-        return frozen_model(setup, "ref_model", config.ref_model, config.ref_model_adapters)
+        return frozen_model(
+            setup, "ref_model", config.ref_model, config.ref_model_adapters, config.ref_model_quantization_bit
+        )
     is_adapted = hasattr(model, "disable_adapter")
     continued = is_adapted and bool(config.adapter_name_or_path) and not config.create_new_adapter
     if config.ref_policy == "base" and is_adapted:
@@ -104,8 +108,10 @@ def make_reference(setup: Setup) -> Reference:
 _OF_WEIGHTS = ("base weights", "adapter", "method", "tokenizer", "compute")
 
 
-def frozen_model(setup: Setup, key: str, name: str, adapters: Sequence[str]) -> Reference:
-    """Another model beside the trained one, the one that the setting `key` names.
+def frozen_model(
+    setup: Setup, key: str, name: str, adapters: Sequence[str], quantization_bit: int | None = None
+) -> Reference:
+    """Another model beside the trained one, the one that the setting `key` names, in bits of its own.
 
     Raises:
         ModelError: it cannot be loaded, or has another vocabulary.
@@ -115,6 +121,7 @@ def frozen_model(setup: Setup, key: str, name: str, adapters: Sequence[str]) -> 
         setup.config,
         model_name_or_path=name,
         adapter_name_or_path=tuple(adapters),
+        quantization_bit=quantization_bit,
         train_from_scratch=False,
         add_tokens=(),
         add_special_tokens=(),
@@ -131,8 +138,8 @@ def frozen_model(setup: Setup, key: str, name: str, adapters: Sequence[str]) -> 
         err.fix = err.fix.replace("model_name_or_path", key)
         raise
     model.requires_grad_(False)
-    other = Scorer(model.to(device), dtype, scorer.device_type)
-    hashes = {"reference": weights_fingerprint(model_folder(source))}
+    other = Scorer(model if is_quantized(model) else model.to(device), dtype, scorer.device_type)
+    hashes = {"reference": weights_fingerprint(model_folder(source)), "reference bits": quantization_words(source)}
     for adapter in adapters:
         hashes[f"reference adapter {adapter}"] = file_sha256(Path(adapter) / ADAPTER_WEIGHTS)
 

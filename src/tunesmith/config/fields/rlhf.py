@@ -199,7 +199,11 @@ class RlhfOptions:
         stages=_WITH_REFERENCE,
     )
     ref_model_quantization_bit: int | None = option(
-        None, en="Bits of the reference model.", zh="参考模型的量化位数。", choices=_BITS, later=_LATER
+        None,
+        en="Bits of the reference model; how it is quantized, quantization_method and its kin say.",
+        zh="参考模型的量化位数；量化方式由 quantization_method 等决定。",
+        choices=_BITS,
+        stages=_WITH_REFERENCE,
     )
     reward_model: tuple[str, ...] = option(
         (),
