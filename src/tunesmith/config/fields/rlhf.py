@@ -199,8 +199,8 @@ class RlhfOptions:
     )
     ref_model_quantization_bit: int | None = option(
         None,
-        en="Bits in which ref_model is held; quantization_method and the keys beside it say how. Unset: as stored.",
-        zh="ref_model 的量化位数；量化方式由 quantization_method 等参数决定。不设置则按存储的精度加载。",
+        en="Bits of the reference model; how it is quantized, quantization_method and its kin say.",
+        zh="参考模型的量化位数；量化方式由 quantization_method 等决定。",
         choices=_BITS,
         stages=_WITH_REFERENCE,
     )
