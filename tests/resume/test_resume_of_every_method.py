@@ -32,6 +32,9 @@ MORE: dict[str, dict[str, Any]] = {
 }
 
 
+pytestmark = pytest.mark.slow  # two to three trainings each, 79 times
+
+
 class Died(Exception):
     """Stands for the end of the process."""
 

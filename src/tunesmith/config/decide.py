@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from tunesmith.config.rules_preferences import EXO_LABEL_SMOOTHING
 from tunesmith.config.schedules import WATCHING
 
 SAMPLING_STAGES = ("ppo", "grpo")
@@ -39,6 +40,11 @@ class Facts:
 def _lora_alpha(facts: Facts) -> None:
     if facts["lora_alpha"] is None:
         facts.decide("lora_alpha", 2 * facts["lora_rank"], "twice lora_rank")
+
+
+def _label_smoothing(facts: Facts) -> None:
+    if facts["stage"] == "dpo" and facts["pref_loss"] == "exo_pair" and "dpo_label_smoothing" not in facts.given:
+        facts.decide("dpo_label_smoothing", EXO_LABEL_SMOOTHING, "pref_loss exo_pair needs one above 0; the paper's")
 
 
 def _oft(facts: Facts) -> None:
@@ -148,6 +154,7 @@ def _home(facts: Facts) -> None:
 
 DECISIONS: tuple[Callable[[Facts], None], ...] = (
     _lora_alpha,
+    _label_smoothing,
     _oft,
     _new_tokens,
     _packing,

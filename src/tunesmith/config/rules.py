@@ -16,6 +16,7 @@ from tunesmith.config.quantization_rules import QUANTIZATION_NOTES, QUANTIZATION
 from tunesmith.config.rule import MODEL_VERBS, Note, Rule
 from tunesmith.config.rules_methods import METHOD_NOTES, METHOD_RULES
 from tunesmith.config.rules_optimizers import OPTIMIZER_NOTES, OPTIMIZER_RULES
+from tunesmith.config.rules_preferences import PREFERENCE_NOTES, PREFERENCE_RULES
 from tunesmith.config.rules_rewards import REWARD_NOTES, REWARD_RULES
 from tunesmith.config.schedules import schedule_options
 from tunesmith.config.schema import Config, specs
@@ -24,7 +25,7 @@ from tunesmith.errors import ConfigError
 
 
 def _evaluates(c: Config) -> bool:
-    return c.do_eval or c.eval_strategy != "no"
+    return c.do_eval or c.do_predict or c.eval_strategy != "no"
 
 
 def _has_eval_data(c: Config) -> bool:
@@ -84,7 +85,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "evaluation has data",
-        ("eval_strategy", "do_eval", "eval_dataset", "val_size"),
+        ("eval_strategy", "do_eval", "do_predict", "eval_dataset", "val_size"),
         lambda c, g: _evaluates(c) and not _has_eval_data(c),
         "there is nothing to evaluate on: neither eval_dataset nor val_size is set",
         "set val_size: 0.1 to hold out a tenth of the rows, or name an eval_dataset",
@@ -211,6 +212,7 @@ RULES: tuple[Rule, ...] = (
     *METHOD_RULES,
     *REWARD_RULES,
     *QUANTIZATION_RULES,
+    *PREFERENCE_RULES,
 )
 
 
@@ -264,6 +266,7 @@ NOTES: tuple[Note, ...] = (
     *METHOD_NOTES,
     *REWARD_NOTES,
     *QUANTIZATION_NOTES,
+    *PREFERENCE_NOTES,
 )
 
 
@@ -348,10 +351,10 @@ def _noop_notes(loaded: Loaded, verb: str) -> list[str]:
 
 
 def _unused_notes(config: Config, loaded: Loaded, verb: str) -> list[str]:
-    """One line for the given keys that the chosen finetuning type does not read, one for those of other stages."""
-    changed = [specs()[name] for name, value in loaded.values.items() if value != specs()[name].default]
+    """A line each for the given keys that the chosen finetuning type, and the chosen stage, do not read."""
     if verb != "train":
         return []
+    changed = [specs()[name] for name, value in loaded.values.items() if value != specs()[name].default]
     by_method = [s.name for s in changed if s.methods and config.finetuning_type not in s.methods]
     by_stage = [s.name for s in changed if s.stages and config.stage not in s.stages]
     notes = [f"{', '.join(by_method)}: not read by finetuning_type {config.finetuning_type}"] if by_method else []

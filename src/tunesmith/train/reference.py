@@ -33,7 +33,7 @@ from tunesmith.data.plan import plan_evaluation
 from tunesmith.data.store import ExampleStore
 from tunesmith.errors import ModelError
 from tunesmith.loss.scores import Want
-from tunesmith.model.adapters import ADAPTER_WEIGHTS, attach_adapters
+from tunesmith.model.adapters import ADAPTER_WEIGHTS, attach_adapters, require_adapter
 from tunesmith.model.fingerprint import file_sha256, weights_fingerprint
 from tunesmith.model.load import load_model, load_tokenizer, model_folder
 from tunesmith.model.scorer import Scorer
@@ -111,10 +111,25 @@ def frozen_model(setup: Setup, key: str, name: str, adapters: Sequence[str]) -> 
         ModelError: it cannot be loaded, or has another vocabulary.
     """
     scorer, device = setup.scorer, setup.runtime.device
-    source = replace(setup.config, model_name_or_path=name, adapter_name_or_path=tuple(adapters))
-    require_same_vocabulary(setup, load_tokenizer(source), key, name)
+    source = replace(
+        setup.config,
+        model_name_or_path=name,
+        adapter_name_or_path=tuple(adapters),
+        train_from_scratch=False,
+        add_tokens=(),
+        add_special_tokens=(),
+        new_special_tokens_config=None,
+    )
+    for adapter in adapters:
+        require_adapter(Path(adapter))
     dtype = scorer.compute_dtype
-    model = attach_adapters(load_model(source, dtype=dtype, device=device), adapters)
+    try:
+        require_same_vocabulary(setup, load_tokenizer(source), key, name)
+        model = attach_adapters(load_model(source, dtype=dtype, device=device), adapters)
+    except ModelError as err:  # which speaks of the model as if it were the one that is trained
+        err.where = err.where or f"{key}: {name}"
+        err.fix = err.fix.replace("model_name_or_path", key)
+        raise
     model.requires_grad_(False)
     other = Scorer(model.to(device), dtype, scorer.device_type)
     hashes = {"reference": weights_fingerprint(model_folder(source))}

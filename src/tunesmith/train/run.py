@@ -57,6 +57,7 @@ from tunesmith.train.loop import Loop
 from tunesmith.train.memory import memory_need
 from tunesmith.train.optim import check_optimizer, make_optimizer, settled_weights, updates_in_backward
 from tunesmith.train.plots import plot_metrics
+from tunesmith.train.predict import PREDICTIONS, predict, write_predictions
 from tunesmith.train.runtime import Runtime, available_memory_bytes, peak_memory_bytes, precision, seed_everything
 from tunesmith.train.schedule import make_schedule
 from tunesmith.train.settings import (
@@ -121,7 +122,7 @@ class Run:
         self.renderer = load_renderer(self.config, self.tokenizer, _model_type(self.config))
         self.tokenizer.padding_side = "left"  # what generation in batches needs
         self.tokenizer_files = tokenizer_files(self.tokenizer)
-        need_eval = self.config.do_eval or self.config.eval_strategy != "no"
+        need_eval = self.config.do_eval or self.config.do_predict or self.config.eval_strategy != "no"
         self.prepared = prepare(self.config, self.renderer, self.resolved.config_dir, need_eval=need_eval)
         self.stage.check_data([self.store, *self.prepared.evals.values()], self.resolved.config_dir)
         self.plan = plan_spec(self.config, self.runtime.world_size)
@@ -192,13 +193,7 @@ class Run:
                 model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         if words := quantization_words(config):
             self.reporter.say(f"base model in {words}: {stored_bytes(model) / 1e9:.2f} GB of weights")
-        num_trainable, num_all = count_parameters(model)
-        share = 100 * num_trainable / num_all
-        self.reporter.say(f"trainable params: {num_trainable:,} || all params: {num_all:,} || trainable%: {share:.4f}")
         self.model = model.to(self.runtime.device)
-        if config.print_param_status:
-            for line in parameter_lines(self.model):
-                self.reporter.say(line)
         if config.neftune_noise_alpha:
             EmbeddingNoise(self.model, config.neftune_noise_alpha)
         coefficient = config.moe_aux_loss_coef
@@ -207,8 +202,18 @@ class Run:
         self.scorer = Scorer(self.model, compute, self.runtime.device.type, head)
         self._prove_scores()
         self._prepare_stage(max(self._row_tokens()))
+        self._announce_parameters()
         if start is not None:
             self._put_back(start, only_head=not put_back)
+
+    def _announce_parameters(self) -> None:
+        """What is trained, as the stage has left it: its value head counts, a head that it does not read does not."""
+        num_trainable, num_all = count_parameters(self._trained)
+        share = 100 * num_trainable / num_all
+        self.reporter.say(f"trainable params: {num_trainable:,} || all params: {num_all:,} || trainable%: {share:.4f}")
+        if self.config.print_param_status:
+            for line in parameter_lines(self._trained):
+                self.reporter.say(line)
 
     def _put_back(self, checkpoint: Path, *, only_head: bool = False) -> None:
         """Take the trained weights from a checkpoint of this run."""
@@ -392,6 +397,10 @@ class Run:
         if self.loop.evaluator and self.config.do_eval:
             metrics = self.loop.evaluator.evaluate(self.loop.scorer)
             self.reporter.say("evaluation: " + _line(metrics))
+        lines: list[dict[str, Any]] = []
+        predicted: Mapping[str, float] = {}
+        if self.loop.evaluator and self.config.do_predict:
+            lines, predicted = predict(self.loop.evaluator, self.loop.scorer)
         if not self.runtime.is_main:
             return
         try:
@@ -409,7 +418,10 @@ class Run:
         run_folder.write_json(self.folder / "train_results.json", results)
         if metrics:
             run_folder.write_json(self.folder / "eval_results.json", {"epoch": self.state.epoch, **metrics})
-        run_folder.write_json(self.folder / "all_results.json", {**results, **metrics})
+        if lines:
+            write_predictions(self.folder, lines, predicted)
+            self.reporter.say(f"prediction: {_line(predicted)}; {len(lines):,} lines in {PREDICTIONS}")
+        run_folder.write_json(self.folder / "all_results.json", {**results, **metrics, **predicted})
         write_card(self.folder, self.config, {**results, **metrics}, self.prepared.ledger.summary_lines())
         if self.config.plot_loss:
             keys = [
@@ -450,6 +462,9 @@ class Run:
             style="bold",
         )
         self.reporter.say(f"everything lies in {self.folder}")
+        if self.config.stage == "rm":
+            self.reporter.say(f"it scores answers: set reward_model: {self.folder} in a run with stage: ppo or grpo")
+            return
         self.reporter.say(f"talk to it:  tunesmith chat {shown}")
         if self.config.trains_adapter:
             unquantized = "" if self.config.quantization_bit is None else " quantization_bit=null"

@@ -22,6 +22,7 @@ from tunesmith.data.collate import Batch, collate
 from tunesmith.data.plan import MicroBatch, StepPlan, plan_evaluation
 from tunesmith.data.store import ExampleStore
 from tunesmith.errors import ConfigError
+from tunesmith.loss.scores import TokenScores, Want
 from tunesmith.loss.token import StepOut
 from tunesmith.registry import Registry
 from tunesmith.train.runtime import Runtime
@@ -157,6 +158,10 @@ class Stage:
     def before_update(self, scorer: nn.Module, update: Update, runtime: Runtime) -> None:
         """Look at all micro-batches of an update before the first is learnt from."""
 
+    def before_evaluation(self, scorer: nn.Module, update: Update, runtime: Runtime) -> None:
+        """The same for an evaluation set. A stage that learns in `before_update` must not learn from it."""
+        self.before_update(scorer, update, runtime)
+
     def step(self, scorer: nn.Module, batch: Batch) -> StepOut:
         """Loss sum, weight and metrics of one micro-batch."""
         raise NotImplementedError
@@ -167,10 +172,20 @@ class Stage:
         update = planned_update(plan, store, self.example_weights(store), runtime)
         sums = Sums()
         with torch.no_grad():
-            self.before_update(scorer, update, runtime)
+            self.before_evaluation(scorer, update, runtime)
             for micro in update.micro_batches:
                 sums.add(self.step(scorer, collate(store, micro).to(runtime.device)))
         return sums
+
+    def predict(
+        self, scorer: nn.Module, store: ExampleStore, runtime: Runtime, micro_batch_tokens: int
+    ) -> list[dict[str, Any]]:
+        """What `do_predict` writes down, a line per example, the same on every rank. Only where the rules allow it."""
+        raise NotImplementedError
+
+    def judge(self, lines: list[dict[str, Any]]) -> dict[str, float]:
+        """Metrics over the lines of `predict`."""
+        raise NotImplementedError
 
     def summarize(self, means: dict[str, float]) -> dict[str, float]:
         """Further metrics that follow from the means of an evaluation."""
@@ -183,6 +198,24 @@ def planned_update(plan: StepPlan, store: ExampleStore, weights: npt.NDArray[np.
     chosen = list(members)
     num_tokens = int(store.lengths[chosen].sum())
     return Update(store, plan.micro_batches[runtime.rank], float(weights[chosen].sum()), members, num_tokens)
+
+
+def observed(scorer: nn.Module, update: Update, runtime: Runtime) -> Iterator[tuple[Batch, TokenScores]]:
+    """This rank's micro-batches with their scores, without gradients and in evaluation mode.
+
+    Past the data parallel wrapper: nothing is exchanged, so ranks may have different numbers of micro-batches.
+    """
+    module: nn.Module = getattr(scorer, "module", scorer)
+    was_training = module.training
+    module.eval()
+    try:
+        for micro in update.micro_batches:
+            batch = collate(update.store, micro).to(runtime.device)
+            with torch.no_grad():
+                scores = module(batch, Want(correct=False))
+            yield batch, scores
+    finally:
+        module.train(was_training)
 
 
 STAGES = Registry(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import method_rule_cases
 import optimizer_rule_cases
+import preference_rule_cases
 import pytest
 from config_settings import RUNNABLE, refusal, run
 
@@ -80,6 +81,7 @@ BROKEN: dict[str, tuple[str, str, str]] = {
     "an export has a folder": ("export", "export_dir=null", "export_dir=e"),
     **method_rule_cases.BROKEN,
     **optimizer_rule_cases.BROKEN,
+    **preference_rule_cases.BROKEN,
 }
 NOTED: dict[str, str] = {
     "checkpointing without offloading": "use_unsloth_gc=true",
@@ -93,6 +95,7 @@ NOTED: dict[str, str] = {
     "evaluation data without evaluation": "val_size=0.1 do_train=true do_eval=false",
     **method_rule_cases.NOTED,
     **optimizer_rule_cases.NOTED,
+    **preference_rule_cases.NOTED,
 }
 
 
@@ -154,3 +157,34 @@ def test_one_reason_makes_one_note() -> None:
     notes = run("use_unsloth=true", "enable_liger_kernel=true", "overwrite_cache=true").notes
     assert len(notes) == 2
     assert notes[0].startswith("use_unsloth, enable_liger_kernel: ")
+
+
+def test_keys_of_another_stage_are_noted() -> None:
+    assert run("pref_loss=ipo", "kto_chosen_weight=2").notes == ["pref_loss, kto_chosen_weight: not read by stage sft"]
+    assert run("stage=kto", "kto_chosen_weight=2").notes == []
+
+
+def test_the_rules_know_the_preference_losses_as_the_losses_are() -> None:
+    from tunesmith.config import rules_preferences as names
+    from tunesmith.loss.preference import PREFERENCE_LOSSES
+
+    assert set(PREFERENCE_LOSSES) == set(specs()["pref_loss"].choices)
+    by_table = {
+        names.WITHOUT_REFERENCE: lambda loss: not loss.needs_reference,
+        names.SMOOTHED: lambda loss: loss.smoothing != "unused",
+        names.DIVIDED_BY_BETA: lambda loss: loss.divides_by_beta,
+    }
+    for listed, holds in by_table.items():
+        assert set(listed) == {name for name, loss in PREFERENCE_LOSSES.items() if holds(loss)}
+
+
+def test_the_label_smoothing_of_exo_is_decided_openly() -> None:
+    resolved = run("stage=dpo", "pref_loss=exo_pair")
+    assert resolved.config.dpo_label_smoothing == 1e-3
+    assert resolved.origins["dpo_label_smoothing"].kind == "decided"
+    assert run("stage=dpo").config.dpo_label_smoothing == 0
+
+
+def test_the_accuracy_of_a_reward_model_needs_no_further_setting() -> None:
+    given = "stage=rm val_size=0.1 eval_strategy=epoch save_strategy=epoch load_best_model_at_end=true"
+    assert run(*given.split(), "metric_for_best_model=accuracy").problems == ()

@@ -16,6 +16,7 @@ from tunesmith.config import Config
 from tunesmith.errors import ModelError
 from tunesmith.model.adapters import prepare_trainable
 from tunesmith.model.load import check_base_model, load_model
+from tunesmith.model.quantize import plan_loading
 from tunesmith.model.quantized_layers import is_quantized
 from tunesmith.model.stored_formats import READABLE, stored_format
 
@@ -192,6 +193,16 @@ def test_fp8_weights_are_unpacked_and_may_be_trained_in_full(base: Path, tmp_pat
     assert not is_quantized(model)
     model.save_pretrained(tmp_path / "plain")
     assert stored_format(tmp_path / "plain") is None
+
+
+@pytest.mark.parametrize("method", ["fp8", "mxfp4"])
+def test_unpacking_is_asked_for_on_every_device(claimed: Any, method: str) -> None:
+    """On a CPU transformers unpacks by itself; on a GPU it would keep the weights packed."""
+    folder = claimed(method)
+    config = Config(model_name_or_path=str(folder))
+    plan = plan_loading(config, folder, torch.bfloat16, CPU, for_training=True)
+    assert plan.arguments["quantization_config"].dequantize is True
+    assert plan.arguments["quantization_config"].quant_method == method
 
 
 FP4 = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6])

@@ -1,7 +1,7 @@
 """Preference and reinforcement learning: DPO and its relatives, KTO, reward models, PPO.
 
-The stages come later; so do their keys, and setting one is refused rather than ignored. Older names of the shared
-settings (`dpo_beta`, `dpo_loss`, ...) are known, so that the refusal names the right key.
+Each key names the stages that read it; given to another stage it is a note. Older names of the shared settings
+(`dpo_beta`, `dpo_loss`, ...) are read as the new ones.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from tunesmith.config.spec import Group, option
 _LATER = "use stage: sft"
 _BITS = (4, 8)
 _WITH_REWARDS = ("ppo", "grpo")
+_WITH_REFERENCE = ("sft", "dpo", "kto", "ppo", "grpo")  # sft where it is anchored (use_asft_loss)
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
@@ -28,6 +29,7 @@ class RlhfOptions:
         zh="策略受参考模型约束的强度。",
         ge=0,
         aliases=("dpo_beta", "kto_beta", "orpo_beta"),
+        stages=("dpo", "kto"),
     )
     pref_ftx: float = option(
         0.0,
@@ -35,12 +37,14 @@ class RlhfOptions:
         zh="优选回答上监督损失的权重。",
         ge=0,
         aliases=("dpo_ftx", "kto_ftx"),
+        stages=("dpo", "kto"),
     )
     pref_bco_weight: float = option(
         0.0,
         en="Weight of the binary classifier loss.",
         zh="二分类（BCO）损失的权重。",
         ge=0,
+        stages=("dpo",),
     )
     pref_loss: str = option(
         "sigmoid",
@@ -63,6 +67,7 @@ class RlhfOptions:
             "discopop",
         ),
         aliases=("dpo_loss",),
+        stages=("dpo",),
     )
     dpo_label_smoothing: float = option(
         0.0,
@@ -70,11 +75,13 @@ class RlhfOptions:
         zh="假定标反的偏好所占比例。",
         ge=0,
         le=0.5,
+        stages=("dpo",),
     )
     simpo_gamma: float = option(
         0.5,
         en="Margin of SimPO.",
         zh="SimPO 的间隔。",
+        stages=("dpo",),
     )
     ld_alpha: float | None = option(
         None,
@@ -82,18 +89,21 @@ class RlhfOptions:
         zh="LD-DPO：超出较短回答部分的权重。",
         ge=0,
         le=1,
+        stages=("dpo",),
     )
     kto_chosen_weight: float = option(
         1.0,
         en="Weight of desirable answers.",
         zh="期望回答的权重。",
         ge=0,
+        stages=("kto",),
     )
     kto_rejected_weight: float = option(
         1.0,
         en="Weight of undesirable answers.",
         zh="不期望回答的权重。",
         ge=0,
+        stages=("kto",),
     )
     ppo_buffer_size: int = option(
         1,
@@ -174,16 +184,19 @@ class RlhfOptions:
         "without any adapter. They differ when training goes on with an adapter.",
         zh="未指定 ref_model 时的参考：训练开始时的权重，或不带适配器的基座模型；继续训练已有适配器时两者不同。",
         choices=("start", "base"),
+        stages=_WITH_REFERENCE,
     )
     ref_model: str | None = option(
         None,
         en="Reference model.",
         zh="参考模型。",
+        stages=_WITH_REFERENCE,
     )
     ref_model_adapters: tuple[str, ...] = option(
         (),
         en="Adapters of the reference model.",
         zh="参考模型的适配器。",
+        stages=_WITH_REFERENCE,
     )
     ref_model_quantization_bit: int | None = option(
         None, en="Bits of the reference model.", zh="参考模型的量化位数。", choices=_BITS, later=_LATER
@@ -199,8 +212,8 @@ class RlhfOptions:
         en="What reward_model holds. Type lora: an adapter of stage rm for the same base model; full: the folder of a "
         "whole reward model; api: an http(s) address that answers with scores; function: entries as in "
         "reward_functions.",
-        zh="reward_model 的含义。lora：同一基座上由 rm 阶段训练的适配器；full：完整奖励模型的目录；api：返回分数的 http(s) 地址；"
-        "function：写法同 reward_functions。",
+        zh="reward_model 的含义。lora：同一基座上由 rm 阶段训练的适配器；full：完整奖励模型的目录；"
+        "api：返回分数的 http(s) 地址；function：写法同 reward_functions。",
         choices=("lora", "full", "api", "function"),
         stages=_WITH_REWARDS,
     )
