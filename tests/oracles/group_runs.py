@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from tests.oracles import trl_calls
 from tests.oracles.table import Row, check
+from tests.oracles.trajectories import PREFIX
 from tests.stages import write_stage_project
 from tests.training import history, run_training
 
@@ -31,7 +32,6 @@ NUM_UPDATES = 20
 NUM_PROMPTS, NUM_ANSWERS, LONGEST = 4, 4, 12
 SMALLEST_LOSS = 0.1
 STOP_IDS = range(40)
-PREFIX = "trajectory/"
 
 SETTINGS: dict[str, Any] = {
     "finetuning_type": "full",
