@@ -1,4 +1,4 @@
-"""Rewards of your own for stages grpo and ppo: a function gets lists, one entry per answer, and returns one number each.
+"""Rewards of your own for stages grpo and ppo: a function gets lists, an entry per answer, and returns a number each.
 
 Name it in a training file as `reward_functions: path/to/rewards.py:brevity`. It is given what it asks for by name:
 `completions`, `prompts`, `completion_ids`, `prompt_ids`, `finished`, and every column of the data (here `answer`).
