@@ -9,6 +9,7 @@ import method_rule_cases
 import optimizer_rule_cases
 import preference_rule_cases
 import pytest
+import reward_rule_cases
 from config_settings import RUNNABLE, refusal, run
 
 from tunesmith.config.quantization_rules import QUANTIZATION_NOTES, QUANTIZATION_RULES
@@ -82,6 +83,7 @@ BROKEN: dict[str, tuple[str, str, str]] = {
     **method_rule_cases.BROKEN,
     **optimizer_rule_cases.BROKEN,
     **preference_rule_cases.BROKEN,
+    **reward_rule_cases.BROKEN,
 }
 NOTED: dict[str, str] = {
     "checkpointing without offloading": "use_unsloth_gc=true",
@@ -96,6 +98,7 @@ NOTED: dict[str, str] = {
     **method_rule_cases.NOTED,
     **optimizer_rule_cases.NOTED,
     **preference_rule_cases.NOTED,
+    **reward_rule_cases.NOTED,
 }
 
 
