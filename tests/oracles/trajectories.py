@@ -67,7 +67,7 @@ def _rows(project: Path, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for index in range(len(store)):
         ids, weights = (values.tolist() for values in store.example(index))
-        prefix, first, second = store.piece_lengths(index)
+        prefix, first, _ = store.piece_lengths(index)
         assert all(weights[prefix:]), "TRL trains every token of an answer"
         one, other = ids[prefix : prefix + first], ids[prefix + first :]
         rows.append(_row(config.stage, ids[:prefix], one, other, store, index))

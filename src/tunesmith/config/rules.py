@@ -351,10 +351,10 @@ def _noop_notes(loaded: Loaded, verb: str) -> list[str]:
 
 
 def _unused_notes(config: Config, loaded: Loaded, verb: str) -> list[str]:
-    """One line for the given keys that the chosen finetuning type does not read, one for those of other stages."""
-    changed = [specs()[name] for name, value in loaded.values.items() if value != specs()[name].default]
+    """A line each for the given keys that the chosen finetuning type, and the chosen stage, do not read."""
     if verb != "train":
         return []
+    changed = [specs()[name] for name, value in loaded.values.items() if value != specs()[name].default]
     by_method = [s.name for s in changed if s.methods and config.finetuning_type not in s.methods]
     by_stage = [s.name for s in changed if s.stages and config.stage not in s.stages]
     notes = [f"{', '.join(by_method)}: not read by finetuning_type {config.finetuning_type}"] if by_method else []

@@ -136,7 +136,9 @@ def _notes_on_load(config: Config, device: torch.device) -> list[str]:
         if kept:
             notes.append(f"hqq at {bits} bits: weights are kept {kept}")
         if device.type == "cpu":
-            notes.append("hqq searches the scales of every layer while loading: minutes per billion weights on a CPU")
+            notes.append(
+                "hqq searches the scales of every layer while loading: about ten minutes per billion weights on a CPU"
+            )
     if method == "bnb" and bits == 8 and device.type == "cpu":
         notes.append("bnb at 8 bits on a CPU: weights are rounded, activations are not (on a GPU they are too)")
     if config.quantization_device_map and device.type == "cpu":

@@ -7,6 +7,7 @@ existed that compute the right output and hand back no gradient, and a run with 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
@@ -114,7 +115,7 @@ def _weight_only_int8() -> type:
 
     class WeightOnlyInt8(base):
         def forward(self, x: Tensor) -> Tensor:
-            if self.weight.CB is not None:
+            if self.weight.SCB is not None:  # not `CB`: PEFT fills that again, without scales, when it makes DoRA
                 self.init_8bit_state()
             bias = None if self.bias is None else self.bias.to(x.dtype)
             return MatMul8bitFp.apply(x, self.weight, None, bias, self.state)
@@ -123,7 +124,7 @@ def _weight_only_int8() -> type:
 
 
 def prove_gradients(model: nn.Module, dtype: torch.dtype) -> int:
-    """Try one packed layer of each kind and shape: evaluate, then see whether the whole gradient comes back.
+    """Try a copy of one packed layer of each kind and shape: evaluate, then see whether the whole gradient comes back.
 
     For y = W x and the loss |y|^2 / 2 the gradient g of x obeys <x, g> = |y|^2.
 
@@ -136,17 +137,16 @@ def prove_gradients(model: nn.Module, dtype: torch.dtype) -> int:
     kinds = {
         (type(layer), layer.in_features, layer.out_features): (name, layer) for name, layer in packed_layers(model)
     }
-    for name, layer in kinds.values():
+    for name, original in kinds.values():
+        layer = copy.deepcopy(original)  # some layers change at their first forward pass
         device = next((t.device for t in (*layer.parameters(), *layer.buffers())), torch.device("cpu"))
         generator = torch.Generator().manual_seed(0)
         x_MD = torch.randn(4, layer.in_features, generator=generator).to(device, dtype)
-        bias = getattr(layer, "bias", None)
-        was_training = layer.training
         with torch.no_grad():
             layer.eval()(x_MD)
         x_MD.requires_grad_(True)
         y_MD = layer.train()(x_MD)
-        layer.train(was_training)
+        bias = getattr(layer, "bias", None)
         if bias is not None:
             y_MD = y_MD - bias.to(y_MD.dtype)
         wanted = float(y_MD.detach().float().square().sum())

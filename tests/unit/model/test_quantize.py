@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,27 @@ def test_adapters_get_the_gradient_that_unpacked_weights_would_give(base: Path, 
     packed_loss, packed_gradient = loss_and_gradients(adapted(model))
     assert packed_loss == pytest.approx(loss, rel=1e-6)
     assert gradient.norm() > 0.1
+    assert (packed_gradient - gradient).norm() / gradient.norm() < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["rslora", "dora", "oft"])
+@pytest.mark.parametrize(("method", "bits"), METHODS)
+def test_every_kind_of_adapter_gets_that_gradient(base: Path, method: str, bits: int, kind: str) -> None:
+    from peft import LoraConfig, OFTConfig, get_peft_model
+
+    targets = ["q_proj", "up_proj", "down_proj"]
+    settings_of_kind: Any = {
+        "rslora": LoraConfig(r=4, use_rslora=True, init_lora_weights=False, target_modules=targets),
+        "dora": LoraConfig(r=4, use_dora=True, init_lora_weights=False, target_modules=targets),
+        "oft": OFTConfig(oft_block_size=8, init_weights=False, target_modules=targets),
+    }[kind]
+    packed = load_model(settings(base, method, bits), dtype=torch.float32)
+    sides = []
+    for model in (with_plain_layers(packed), packed):
+        torch.manual_seed(0)
+        sides.append(loss_and_gradients(get_peft_model(model, copy.deepcopy(settings_of_kind))))
+    (loss, gradient), (packed_loss, packed_gradient) = sides
+    assert packed_loss == pytest.approx(loss, rel=1e-6)
     assert (packed_gradient - gradient).norm() / gradient.norm() < 1e-5
 
 

@@ -1,4 +1,4 @@
-"""Each key of the training methods changes something that can be seen: what is trained, what is lost, what is written."""
+"""Each key of the training methods changes something that can be seen: what is trained, lost or written."""
 
 from __future__ import annotations
 

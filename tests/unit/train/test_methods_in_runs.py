@@ -19,6 +19,8 @@ from tunesmith.infer.engine import SamplingParams
 from tunesmith.infer.locate import locate
 from tunesmith.infer.session import open_session
 from tunesmith.model.load import load_for_inference
+from tunesmith.model.save import save_weights
+from tunesmith.train import run as run_module
 from tunesmith.types import Message
 
 MAX_STEPS = 3
@@ -43,10 +45,27 @@ def _is_tied(project: Path) -> bool:
     return json.loads((project / "model" / "config.json").read_text())["tie_word_embeddings"]
 
 
-def _logits(model: Any) -> torch.Tensor:
+def _logits(model: Any, **options: Any) -> torch.Tensor:
     ids = torch.arange(3, 40)[None]
-    with torch.inference_mode():
-        return model.eval()(input_ids=ids).logits.float()
+    with torch.no_grad():
+        return model.eval()(input_ids=ids, **options).logits.float()
+
+
+@pytest.mark.parametrize("name", [*METHODS, *WHOLE_MODELS])
+def test_what_was_trained_is_what_is_loaded(project: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model in memory when a run ends, against the model that a chat with its files is held with."""
+    in_memory: list[torch.Tensor] = []
+
+    def saving(model: Any, folder: Path) -> None:
+        save_weights(model, folder)
+        in_memory.append(_logits(model, document_bounds=((0, 37),), use_cache=False))
+
+    monkeypatch.setattr(run_module, "save_weights", saving)
+    settings = {**METHODS, **WHOLE_MODELS}[name]
+    run_training(project, f"{name}-watched", max_steps=MAX_STEPS, learning_rate=5e-3, **settings)
+    loaded = _logits(_as_loaded(project, f"{name}-watched", settings))
+    assert len(in_memory) == 1
+    assert torch.allclose(loaded, in_memory[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -57,15 +76,15 @@ def test_plain_peft_loads_what_a_run_saved(project: Path, name: str) -> None:
 
     run = _trained(project, name)
     base = AutoModelForCausalLM.from_pretrained(PeftConfig.from_pretrained(str(run)).base_model_name_or_path)
-    own = _logits(_as_loaded(project, name))
+    own = _logits(_as_loaded(project, name, METHODS[name]))
     if own.shape[-1] != base.get_input_embeddings().weight.shape[0]:
         base.resize_token_embeddings(own.shape[-1])
     plain = _logits(PeftModel.from_pretrained(base, str(run)))
     assert torch.equal(plain, own)
 
 
-def _as_loaded(project: Path, name: str) -> Any:
-    resolved = resolve(arguments(project, name, **METHODS[name]), verb="chat")
+def _as_loaded(project: Path, output: str, settings: dict[str, Any]) -> Any:
+    resolved = resolve(arguments(project, output, **settings), verb="chat")
     located = locate(resolved)
     return load_for_inference(replace(resolved.config, model_name_or_path=located.model), located.adapters)
 
@@ -118,10 +137,7 @@ def test_a_whole_model_is_plain_transformers_and_exported(
     if "tokens" in name:
         assert len(model.lm_head.weight) == 576
         assert tokenizer("<t69>", add_special_tokens=False)["input_ids"] == [494 + 69]
-    resolved = resolve(arguments(project, name, **WHOLE_MODELS[name]), verb="chat")
-    located = locate(resolved)
-    loaded = load_for_inference(replace(resolved.config, model_name_or_path=located.model), located.adapters)
-    assert torch.equal(_logits(loaded), _logits(model))
+    assert torch.equal(_logits(_as_loaded(project, name, WHOLE_MODELS[name])), _logits(model))
     target = project / f"{name}-merged"
     settings = arguments(project, name, **WHOLE_MODELS[name])
     assert export(resolve([*settings, f"export_dir={target}"], verb="export")) == 0

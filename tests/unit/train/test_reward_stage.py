@@ -44,18 +44,18 @@ def predictions(run: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def held_out(project: tuple[Path, dict[str, Any]], **settings: Any) -> tuple[Any, Any]:
-    """The configuration and the evaluation pairs."""
+def held_out(project: tuple[Path, dict[str, Any]], **settings: Any) -> Any:
+    """The evaluation pairs."""
     folder, own = project
     config = resolve(arguments(folder, **{**own, **EVALUATION, **settings}), verb="train").config
     renderer = load_renderer(config, load_tokenizer(config), "llama")
-    return config, prepare(config, renderer, folder, need_eval=True).evals[""]
+    return prepare(config, renderer, folder, need_eval=True).evals[""]
 
 
 def scored_alone(project: tuple[Path, dict[str, Any]], **reward: Any) -> list[dict[str, float]]:
     """Every held-out answer scored by itself, as PPO and GRPO would."""
     folder, _ = project
-    config, store = held_out(project)
+    store = held_out(project)
     sequences = store.unfold(range(len(store)))
     samples = [sample("a", prompt_ids=(), completion_ids=tuple(sequences.example(i)[0].tolist())) for i in range(12)]
     policy = resolve(arguments(folder, **reward), verb="train").config

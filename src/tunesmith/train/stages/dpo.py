@@ -5,13 +5,13 @@ computed once, before the first step; prompt and both answers lie in one documen
 Nothing is dropped out, in the policy as in the reference: a log-ratio is to be zero where the two are the same.
 
 Two losses compare a pair with the whole batch: `kto_pair` with the mean score of each side, `bco_pair` (and
-`pref_bco_weight`) with the mean of all rewards so far. For them the batch is scored once more, without gradients, before
-it is learnt from, so the numbers are the same however it is cut. The running mean is part of a checkpoint.
+`pref_bco_weight`) with the mean of all rewards so far. For them the batch is scored once more, without gradients,
+before it is learnt from, so the numbers are the same however it is cut. The running mean is part of a checkpoint.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -49,7 +49,7 @@ CHOSEN, REJECTED = slice(0, None, 2), slice(1, None, 2)
 class BatchNumbers:
     """What a whole batch says: moments of the rewards of both sides, and each side's mean score, clamped at 0."""
 
-    rewards: Moments = Moments()
+    rewards: Moments = field(default_factory=Moments)
     chosen_kl: float = 0.0
     rejected_kl: float = 0.0
 
@@ -135,8 +135,14 @@ class DirectPreference(Stage):
         """Chosen and rejected answers of the row: of its sequences the even and the odd ones."""
         logp_S, tokens_S = self._answer_logp(scores), scores.weight_S
         ref_S = batch.sequence_values.get("ref_logp")
-        refs = (None, None) if ref_S is None else (ref_S[CHOSEN], ref_S[REJECTED])
-        return PairScores(logp_S[CHOSEN], logp_S[REJECTED], *refs, tokens_S[CHOSEN], tokens_S[REJECTED])
+        return PairScores(
+            logp_S[CHOSEN],
+            logp_S[REJECTED],
+            None if ref_S is None else ref_S[CHOSEN],
+            None if ref_S is None else ref_S[REJECTED],
+            tokens_S[CHOSEN],
+            tokens_S[REJECTED],
+        )
 
     def _answer_logp(self, scores: TokenScores) -> Tensor:
         """Log-probability of each answer, (S); with `ld_alpha` what only the longer one has counts less."""
