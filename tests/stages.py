@@ -76,6 +76,22 @@ def groups(**settings: Any) -> StageCase:
     return StageCase(rows, {}, {**sampled, **settings}, with_reward)
 
 
+def scored(**settings: Any) -> StageCase:
+    """Short answers, scored one by one: the last update of a step is smaller, and a rank may have no part."""
+    sampled = {"stage": "ppo", "ppo_epochs": 2, "max_new_tokens": 8, "learning_rate": 1e-4}
+    return StageCase(rows, {}, {**sampled, **settings}, with_reward)
+
+
+def with_teacher(folder: Path) -> Mapping[str, Any]:
+    """Another random model, to be imitated."""
+    return {"teacher_model": tiny_model(folder / "teacher", seed=1)}
+
+
+def distilled(**settings: Any) -> StageCase:
+    """A teacher beside the data."""
+    return StageCase(rows, {}, {"stage": "gkd", **settings}, with_teacher)
+
+
 CASES: dict[str, StageCase] = {
     "pt": StageCase(documents, {"columns": {"prompt": "text"}}, {"stage": "pt", "packing": False}),
     "sft": StageCase(rows, {}, {"stage": "sft"}),
@@ -105,6 +121,13 @@ CASES: dict[str, StageCase] = {
         grpo_loss="gspo", grpo_iterations=2, grpo_beta=0.1, finetuning_type="full", learning_rate=1e-4
     ),
     "grpo-dr_grpo": groups(grpo_loss="dr_grpo", skip_equal_rewards=True),
+    "ppo": scored(),
+    "ppo-normed": scored(ppo_score_norm=True, ppo_whiten_rewards=True, ppo_buffer_size=2),
+    "ppo-full": scored(ppo_kl_horizon=100, finetuning_type="full", learning_rate=5e-5),
+    "gkd": distilled(gkd_beta=0.3, gkd_temperature=2.0),
+    "gkd-topk": distilled(gkd_topk=5),
+    "gkd-own": distilled(gkd_lambda=0.5, max_new_tokens=8, learning_rate=1e-4),
+    "gkd-full": distilled(gkd_beta=1.0, finetuning_type="full", learning_rate=1e-4),
 }
 
 

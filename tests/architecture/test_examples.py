@@ -74,8 +74,19 @@ def test_two_examples_never_write_into_one_folder() -> None:
 def test_a_training_example_runs_with_a_tiny_model(name: str, tmp_path: Path) -> None:
     """Two steps on some rows; the data are those that the file names."""
     model = tiny_model(tmp_path / "model")
-    short = ["max_steps=2", "max_samples=16", "logging_steps=1", "cutoff_len=1024", "save_strategy=steps", "save_steps=2"]
-    places = [f"model_name_or_path={model}", f"output_dir={tmp_path / 'out'}", f"dataset_dir={EXAMPLES.parent / 'data'}"]
+    short = [
+        "max_steps=2",
+        "max_samples=16",
+        "logging_steps=1",
+        "cutoff_len=1024",
+        "save_strategy=steps",
+        "save_steps=2",
+    ]
+    places = [
+        f"model_name_or_path={model}",
+        f"output_dir={tmp_path / 'out'}",
+        f"dataset_dir={EXAMPLES.parent / 'data'}",
+    ]
     given = resolve([str(EXAMPLES / name)], verb="train").config
     teacher = [f"teacher_model={tiny_model(tmp_path / 'teacher', seed=1)}"] if given.teacher_model else []
     answers = ["max_new_tokens=8"] if given.stage in ("ppo", "grpo", "gkd") else []

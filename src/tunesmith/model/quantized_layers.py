@@ -36,8 +36,8 @@ def packed_layers(model: nn.Module) -> Iterator[tuple[str, Any]]:
 
 
 def is_quantized(model: nn.Module) -> bool:
-    """Whether any layer is packed."""
-    return next(packed_layers(model), None) is not None
+    """Whether transformers says so, or any layer is packed (it does not know of those that HQQ packed here)."""
+    return bool(getattr(model, "is_quantized", False)) or next(packed_layers(model), None) is not None
 
 
 def count_packed(model: nn.Module) -> tuple[set[int], int]:

@@ -81,9 +81,8 @@ def make_reference(setup: Setup) -> Reference:
     config, model = setup.config, setup.scorer.model
     own = {key: value for key, value in setup.fingerprint.items() if key.startswith(_OF_WEIGHTS)}
     if config.ref_model:
-        return frozen_model(
-            setup, "ref_model", config.ref_model, config.ref_model_adapters, config.ref_model_quantization_bit
-        )
+        bits = config.ref_model_quantization_bit
+        return frozen_model(setup, "ref_model", config.ref_model, config.ref_model_adapters, bits)
     is_adapted = hasattr(model, "disable_adapter")
     continued = is_adapted and bool(config.adapter_name_or_path) and not config.create_new_adapter
     if config.ref_policy == "base" and is_adapted:
@@ -111,7 +110,10 @@ _OF_WEIGHTS = ("base weights", "adapter", "method", "tokenizer", "compute")
 def frozen_model(
     setup: Setup, key: str, name: str, adapters: Sequence[str], quantization_bit: int | None = None
 ) -> Reference:
-    """Another model beside the trained one, the one that the setting `key` names, in bits of its own.
+    """Another model beside the trained one, the one that the setting `key` names.
+
+    Args:
+        quantization_bit: its own bits, not those of the trained model; None loads it as it is stored.
 
     Raises:
         ModelError: it cannot be loaded, or has another vocabulary.
@@ -139,7 +141,7 @@ def frozen_model(
         raise
     model.requires_grad_(False)
     other = Scorer(model if is_quantized(model) else model.to(device), dtype, scorer.device_type)
-    hashes = {"reference": weights_fingerprint(model_folder(source)), "reference bits": quantization_words(source)}
+    hashes = {"reference": weights_fingerprint(model_folder(source)), "bits": quantization_words(source) or "as stored"}
     for adapter in adapters:
         hashes[f"reference adapter {adapter}"] = file_sha256(Path(adapter) / ADAPTER_WEIGHTS)
 

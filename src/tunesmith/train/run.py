@@ -462,7 +462,7 @@ class Run:
             style="bold",
         )
         self.reporter.say(f"everything lies in {self.folder}")
-        if self.stage.needs_value_head:
+        if self.config.stage == "rm":
             self.reporter.say(f"it scores answers: set reward_model: {self.folder} in a run with stage: ppo or grpo")
             return
         self.reporter.say(f"talk to it:  tunesmith chat {shown}")

@@ -49,6 +49,25 @@ def said(run: Path) -> str:
 # --- the reference ----------------------------------------------------------------------------------------------
 
 
+def test_the_reference_has_bits_of_its_own(project: tuple[Path, dict[str, Any]]) -> None:
+    """Policy and reference are the same weights: the first loss is log 2 until one of the two is rounded."""
+    folder, _ = project
+    same = {"ref_model": folder / "model"}
+    first = {
+        name: history(short(project, f"bits-{name}", **same, **settings), "loss")[0]
+        for name, settings in {
+            "neither": {},
+            "reference": {"ref_model_quantization_bit": 4},
+            "policy": {"quantization_bit": 4},
+            "both": {"quantization_bit": 4, "ref_model_quantization_bit": 4},
+        }.items()
+    }
+    assert first["neither"] == pytest.approx(math.log(2), abs=1e-6)
+    assert first["both"] == pytest.approx(math.log(2), abs=1e-6)
+    assert abs(first["reference"] - math.log(2)) > 1e-5
+    assert abs(first["policy"] - math.log(2)) > 1e-5
+
+
 def test_a_continued_adapter_is_its_own_reference_unless_the_base_is_asked_for(
     project: tuple[Path, dict[str, Any]],
 ) -> None:

@@ -111,6 +111,16 @@ def test_a_whole_reward_model_scores_with_its_own_weights_and_adapters(project: 
     assert adapted.score(SAMPLES).totals == pytest.approx(expected, abs=1e-5)
 
 
+def test_a_whole_reward_model_has_bits_of_its_own(project: Path) -> None:
+    alone = {"reward_model_type": "full", "reward_model": project / "other"}
+    whole = opened(setup_of(project, **alone), project).score(SAMPLES).totals
+    in_bits = opened(setup_of(project, **alone, reward_model_quantization_bit=4), project).score(SAMPLES).totals
+    beside_bits = opened(setup_of(project, **alone, quantization_bit=4), project).score(SAMPLES).totals
+    assert beside_bits == whole  # the policy's bits are not the reward model's
+    assert in_bits != whole
+    assert in_bits == pytest.approx(whole, abs=0.5)
+
+
 def test_scoring_leaves_the_policy_as_it_was_and_its_adapter_alone_is_saved(project: Path, tmp_path: Path) -> None:
     setup = setup_of(project, reward_model=project / "reward", lora_dropout=0.3)
     model = setup.scorer.model

@@ -11,7 +11,6 @@ from typing import ClassVar
 
 from tunesmith.config.spec import Group, option
 
-_LATER = "use stage: sft"
 _BITS = (4, 8)
 _WITH_REWARDS = ("ppo", "grpo")
 _WITH_REFERENCE = ("sft", "dpo", "kto", "ppo", "grpo")  # sft where it is anchored (use_asft_loss)
@@ -228,7 +227,11 @@ class RlhfOptions:
         stages=_WITH_REWARDS,
     )
     reward_model_quantization_bit: int | None = option(
-        None, en="Bits of the reward model.", zh="奖励模型的量化位数。", choices=_BITS, later=_LATER
+        None,
+        en="Bits in which a reward_model of type full is held; quantization_method and the keys beside it say how.",
+        zh="full 类型奖励模型的量化位数；量化方式由 quantization_method 等参数决定。",
+        choices=_BITS,
+        stages=_WITH_REWARDS,
     )
     reward_functions: tuple[str, ...] = option(
         (),

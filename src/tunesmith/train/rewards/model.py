@@ -136,7 +136,12 @@ def _beside_the_policy(setup: Setup, folder: Path) -> tuple[Scorer, StandingIn]:
 def _model_of_its_own(setup: Setup, folder: Path) -> tuple[Scorer, StandingIn]:
     config, policy, device = setup.config, setup.scorer, setup.runtime.device
     adapters = config.reward_model_adapters
-    source = replace(config, model_name_or_path=str(folder), adapter_name_or_path=adapters)
+    source = replace(
+        config,
+        model_name_or_path=str(folder),
+        adapter_name_or_path=adapters,
+        quantization_bit=config.reward_model_quantization_bit,
+    )
     require_same_vocabulary(setup, load_tokenizer(source), "reward_model", str(folder))
     model = load_model(source, dtype=policy.compute_dtype, device=device)
     head = load_value_head(_head_folder(config, folder), model.config.get_text_config().hidden_size)

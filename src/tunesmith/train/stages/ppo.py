@@ -11,8 +11,10 @@ References: Ziegler et al. 2019, arXiv 1909.08593; Ouyang et al. 2022, arXiv 220
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -37,15 +39,15 @@ from tunesmith.loss.policy import (
 )
 from tunesmith.loss.scores import TokenScores, Want
 from tunesmith.loss.token import StepOut
-from tunesmith.train.answers import Answers, micro_batches, sample_answers
+from tunesmith.model.scorer import Scorer
+from tunesmith.train.answers import EVALUATION_STEP, Answers, answer_totals, micro_batches, sample_answers
+from tunesmith.train.dropout import silence_dropout
 from tunesmith.train.reference import Reference, make_reference
 from tunesmith.train.rewards.combine import Rewards, Scored
 from tunesmith.train.rewards.sources import rewards_from_config
 from tunesmith.train.runtime import Runtime
 from tunesmith.train.stage import Setup, Stage, Step, Sums, Update
 
-EVALUATION_STEP = 1 << 40
-"""In place of a step's number where answers are drawn for an evaluation."""
 TOKEN_NUMBERS = ("old_logp", "old_value", "advantage", "return")
 
 
@@ -63,7 +65,7 @@ class ProximalPolicy(Stage):
     """Stage `ppo`."""
 
     unit = "tokens"
-    eval_metrics = ("reward",)
+    eval_metrics: tuple[str, ...] = ("reward",)
     plots = ("loss", "reward")
     needs_start = True
     needs_value_head = True
@@ -74,19 +76,22 @@ class ProximalPolicy(Stage):
         self._rewards: Rewards | None = None
         self._setup: Setup | None = None
 
+    def check_data(self, stores: Sequence[ExampleStore], config_dir: Path) -> None:
+        """Name the sources of reward, and refuse rows that one of them cannot score. Raises: UserError."""
+        self._rewards = rewards_from_config(self.config, config_dir)
+        for store in stores:
+            self._rewards.check_rows(store)
+        names = [f"rewards/{source.name}" for source in self._rewards.sources]
+        self.eval_metrics = ("reward", *names, "completion_length", "finished")
+
     def prepare(self, setup: Setup) -> None:
-        """Open the rewards and the reference. Raises: UserError when a reward or a row cannot serve."""
+        """Open the reward models and the reference. Raises: UserError when one does not fit."""
+        assert self._rewards is not None
         self._setup = setup
+        silence_dropout(setup)
+        self._rewards.open(setup)
         self._reference = make_reference(setup)
         setup.say(f"reference: {self._reference.label}")
-        self._rewards = rewards_from_config(self.config, setup.config_dir)
-        self._rewards.open(setup)
-
-    def with_numbers(self, store: ExampleStore, setup: Setup) -> ExampleStore:
-        """Prompts stay as they are; rows that a reward could not score are refused."""
-        assert self._rewards is not None
-        self._rewards.check_rows(store)
-        return store
 
     def example_weights(self, store: ExampleStore) -> npt.NDArray[np.float64]:
         """Prompts count equally; what an update weighs is known when they have been answered."""
@@ -94,11 +99,13 @@ class ProximalPolicy(Stage):
 
     def updates(self, step: Step) -> Iterator[Update]:
         """Answer, score, and learn from the answers `ppo_epochs` times, in `ppo_buffer_size` parts each time."""
+        started_s = time.monotonic()
         answers, scored = self._answer(step)
+        elapsed_s = time.monotonic() - started_s
         measured = self._measure(step, answers.store)
         score_S = torch.tensor(scored.totals, dtype=torch.float32)
         store, metrics = self._complete(step.runtime, answers.store, measured, score_S)
-        metrics |= _score_metrics(step.runtime, answers, scored)
+        metrics |= Sums(answer_totals(answers, scored, elapsed_s)).over_ranks(step.runtime).totals
         for epoch in range(self.config.ppo_epochs):
             for part in self._parts(step, answers.prompts, epoch):
                 yield self._update(step.runtime, store, part, metrics)
@@ -106,19 +113,18 @@ class ProximalPolicy(Stage):
 
     def step(self, scorer: nn.Module, batch: Batch) -> StepOut:
         """The clipped policy and value losses of the row's answers."""
-        scores: TokenScores = scorer(batch, Want(correct=False, values=True))
+        scores: TokenScores = scorer(batch, Want(correct=False, values=True, temperature=self.config.temperature))
         assert scores.values_T is not None
         old = Rollout(*(batch.token_values[name] for name in TOKEN_NUMBERS))
         return ppo_loss(scores.logp_N, scores.values_T[batch.where_N], old)
 
     def evaluate(self, scorer: nn.Module, store: ExampleStore, runtime: Runtime, micro_batch_tokens: int) -> Sums:
         """The mean reward of answers to the held-out prompts, drawn with the same seeds every time."""
-        assert self._setup is not None
+        assert isinstance(scorer, Scorer)
         plan = plan_evaluation(store.lengths.tolist(), micro_batch_tokens, runtime.world_size)
-        weights = self.example_weights(store)
-        step = Step(EVALUATION_STEP, plan, store, weights, runtime, self._setup.scorer, self.config.seed)
-        _, scored = self._answer(step)
-        return Sums({"reward": (sum(scored.totals), float(len(scored.totals)))})
+        step = Step(EVALUATION_STEP, plan, store, self.example_weights(store), runtime, scorer, self.config.seed)
+        totals = answer_totals(*self._answer(step))
+        return Sums({name: totals[name] for name in self.eval_metrics})
 
     def _answer(self, step: Step) -> tuple[Answers, Scored]:
         """This rank's answers of a step, and their scores."""
@@ -134,14 +140,14 @@ class ProximalPolicy(Stage):
         starts = np.concatenate(
             [[0], np.cumsum([store.piece_lengths(i)[1] for i in range(len(store))], dtype=np.int64)]
         )
-        columns = torch.zeros(3, int(starts[-1]))
+        columns, temperature = torch.zeros(3, int(starts[-1])), self.config.temperature
         with evaluating(step.scorer):
             for micro in micro_batches(store, self.config):
                 batch = collate(store, micro).to(step.runtime.device)
                 places_N = [place for i in micro for place in range(starts[i], starts[i + 1])]
-                own = step.scorer(batch, Want(correct=False, values=True))
+                own = step.scorer(batch, Want(correct=False, values=True, temperature=temperature))
                 with self._reference.active() as reference:
-                    ref_logp_N = reference(batch, Want(correct=False)).logp_N
+                    ref_logp_N = reference(batch, Want(correct=False, temperature=temperature)).logp_N
                 rows = (own.logp_N, own.values_T[batch.where_N], ref_logp_N)
                 columns[:, places_N] = torch.stack(rows).float().cpu()
         sequence_N = torch.from_numpy(np.repeat(np.arange(len(store)), np.diff(starts)))
@@ -214,15 +220,3 @@ class ProximalPolicy(Stage):
 def _moments(runtime: Runtime, values: Tensor) -> Moments:
     """Moments of a value over all ranks."""
     return Moments.from_sums(torch.tensor(runtime.sum(Moments.sums(values).tolist()), dtype=torch.float64))
-
-
-def _score_metrics(runtime: Runtime, answers: Answers, scored: Scored) -> dict[str, tuple[float, float]]:
-    """Mean reward, also by source, mean length, and the share of answers that ended by themselves."""
-    totals = {
-        "reward": sum(scored.totals),
-        **{f"rewards/{name}": sum(values) for name, values in scored.by_source.items()},
-        "completion_length": float(sum(len(answer.ids) for answer in answers.rollouts)),
-        "finished": float(sum(answer.finished for answer in answers.rollouts)),
-    }
-    *sums, num = runtime.sum([*totals.values(), float(len(answers.rollouts))])
-    return {name: (total, num) for name, total in zip(totals, sums, strict=True)}
