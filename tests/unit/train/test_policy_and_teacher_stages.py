@@ -1,4 +1,4 @@
-"""Every key of ppo, gkd and the sft losses changes what is learnt; bad rewards, prompts and teachers are said openly."""
+"""Every key of ppo, gkd and the sft losses changes what is learnt; bad rewards, prompts, teachers are said."""
 
 from __future__ import annotations
 
@@ -113,7 +113,8 @@ def test_a_reward_that_fails_ends_the_run_and_leaves_the_last_checkpoint(
     line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project, settings = write_stage_project(tmp_path, "ppo", num_rows=12)
-    code = f"CALLS = []\ndef bad(completion_ids, **columns):\n    CALLS.append(1)\n    if len(CALLS) == 3:\n        {line}\n"
+    code = "CALLS = []\ndef bad(completion_ids, **columns):\n    CALLS.append(1)\n"
+    code += f"    if len(CALLS) == 3:\n        {line}\n"
     (project / "bad.py").write_text(f"{code}    return [float(i) for i, _ in enumerate(completion_ids)]\n")
     settings = {**settings, **SHORT, "reward_functions": project / "bad.py:bad"}
     given = arguments(project, **settings, save_strategy="steps", save_steps=1)
