@@ -2,10 +2,10 @@
 
     .venv/bin/python scripts/show_reward_learning.py grpo [--seeds 1 2 3] [--output-dir saves/learning] [key=value ...]
 
-First the short lesson that such a stage starts from (`train_lora/arithmetic_sft.yaml`) is trained once; then the stage's
-example runs with each seed. Settings after the sub-command go to every run of the stage. Exit code 1 when the mean
-rise over the seeds is below the margin, or any seed falls. Held-out prompts are answered once each by sampling at
-temperature 1, with the same random numbers before and after. The figures of one machine stand in docs/numerics.md.
+First the short lesson that such a stage starts from (`train_lora/arithmetic_sft.yaml`) is trained once; then the
+stage's example runs with each seed. Settings after the sub-command go to every run of the stage. Exit code 1 when the
+mean rise over the seeds is below the margin, or any seed falls. Held-out prompts are answered once each by sampling
+at temperature 1, with the same random numbers before and after.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ rule that the prompt does not state and the model has to find:
     fraud = at least three cash withdrawals of 500 or more, between 00:00 and 05:00, all within one hour,
             in at least two cities
 
-Normal customers show each part of the rule alone: large withdrawals by day, small purchases at night, many cities on a
-journey, a single large withdrawal at night. So neither the time, nor the amounts, nor the cities decide by themselves.
-Both classes are equally frequent and have equally many lines.
+Normal customers show each part of the rule alone: large withdrawals by day, small purchases at night, many cities on
+a journey, one large withdrawal at night, or several spread over as many nights. So neither the time, nor the amounts,
+nor the cities decide by themselves. Both classes are equally frequent and have equally many lines.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ INSTRUCTIONS = {
     "zh": "这是一位客户的银行卡交易。诈骗输出1，正常输出0。",
 }
 NORMAL_PATTERNS = (
-    *("ordinary", "large_by_day", "small_at_night", "journey") * 2,
-    *("one_large_at_night", "large_at_home_at_night", "large_on_several_nights"),
+    *("ordinary", "large_by_day", "small_at_night"),
+    *("journey", "one_large_at_night", "large_on_several_nights"),
 )
 DAY_MINUTES = 24 * 60
 Row = dict[str, str]
@@ -77,7 +77,6 @@ STORIES = {
     "small_at_night": Story("purchase", (3, 60, 1), *NIGHT, "home"),
     "journey": Story("cash", (100, 700, 1), *DAY, "others", on_several_days=True),
     "one_large_at_night": Story("cash", LARGE, *LATE_NIGHT, "home", least=1, most=1),
-    "large_at_home_at_night": Story("cash", LARGE, *NIGHT, "home"),
     "large_on_several_nights": Story("cash", LARGE, *LATE_NIGHT, "others", on_several_days=True),
 }
 

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 import pytest
-from tests.tiny import tiny_model
+from tests.tiny import tiny_adapter, tiny_model
 
 from tunesmith.config.resolve import resolve
 from tunesmith.train.run import train
@@ -89,8 +89,13 @@ def test_a_training_example_runs_with_a_tiny_model(name: str, tmp_path: Path) ->
     ]
     given = resolve([str(EXAMPLES / name)], verb="train").config
     teacher = [f"teacher_model={tiny_model(tmp_path / 'teacher', seed=1)}"] if given.teacher_model else []
+    adapter = (
+        [f"adapter_name_or_path={tiny_adapter(tmp_path / 'adapter', model)}"] if given.adapter_name_or_path else []
+    )
     answers = ["max_new_tokens=8"] if given.stage in ("ppo", "grpo", "gkd") else []
-    resolved = resolve([str(EXAMPLES / name), *places, *short, *teacher, *answers, "template=chatml"], verb="train")
+    resolved = resolve(
+        [str(EXAMPLES / name), *places, *short, *teacher, *adapter, *answers, "template=chatml"], verb="train"
+    )
     assert train(resolved) == 0
     state = json.loads((tmp_path / "out" / "trainer_state.json").read_text(encoding="utf-8"))
     assert state["global_step"] == 2

@@ -4,7 +4,8 @@ TRL is given the answers that our policy sampled (in place of its own generation
 advantages, log-probabilities, loss, clipping and AdamW are its own. A tiny fp32 model, all weights trained; four
 prompts with four answers each; two micro-batches of equal size in TRL, since it means over each of them. Answers end
 at a twelfth of all tokens, so that their lengths differ. With two updates per rollout TRL logs two losses where we log
-their mean.
+their mean. TRL multiplies the KL term by the ratio unless `use_bias_correction_kl` is off, which it is here: we
+compute the paper's.
 
 `value` of a row is the largest difference of the loss, relative to the largest loss but at least to a tenth (the
 loss of the first update of a rollout is 0 by construction in forms that mean over answers); `gradient` that of the
@@ -23,6 +24,7 @@ from typing import Any
 import torch
 from tests.oracles import trl_calls
 from tests.oracles.table import Row, check
+from tests.oracles.trajectories import PREFIX
 from tests.stages import write_stage_project
 from tests.training import history, run_training
 
@@ -30,7 +32,6 @@ NUM_UPDATES = 20
 NUM_PROMPTS, NUM_ANSWERS, LONGEST = 4, 4, 12
 SMALLEST_LOSS = 0.1
 STOP_IDS = range(40)
-PREFIX = "trajectory/"
 
 SETTINGS: dict[str, Any] = {
     "finetuning_type": "full",
@@ -60,7 +61,9 @@ class GroupRun:
 
 RUNS: dict[str, GroupRun] = {
     "grpo": GroupRun({}, {"loss_type": "grpo"}),
-    "grpo, beta 0.1, two updates": GroupRun({"grpo_beta": 0.1}, {"loss_type": "grpo", "beta": 0.1}, 2),
+    "grpo, beta 0.1, two updates": GroupRun(
+        {"grpo_beta": 0.1}, {"loss_type": "grpo", "beta": 0.1, "use_bias_correction_kl": False}, 2
+    ),
     "dapo, temperature 0.7, two updates": GroupRun(
         {"grpo_loss": "dapo"}, {"loss_type": "dapo", "epsilon_high": 0.28}, 2, 0.7
     ),

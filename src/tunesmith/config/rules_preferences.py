@@ -106,8 +106,12 @@ PREFERENCE_NOTES: tuple[Note, ...] = (
     ),
     Note(
         "adapters of a reference that is not named",
-        lambda c, g: compares_with_reference(c) and bool(c.ref_model_adapters) and c.ref_model is None,
-        "ref_model_adapters has no effect: ref_model is not set",
+        lambda c, g: (
+            compares_with_reference(c)
+            and (bool(c.ref_model_adapters) or c.ref_model_quantization_bit is not None)
+            and c.ref_model is None
+        ),
+        "ref_model_adapters and ref_model_quantization_bit have no effect: ref_model is not set",
     ),
     Note(
         "the margin of another loss",

@@ -21,7 +21,7 @@ from torch import nn
 from tunesmith.errors import ModelError
 from tunesmith.model.merge import merge_attached
 from tunesmith.model.methods import loftq, pissa
-from tunesmith.model.methods.places import own_base
+from tunesmith.model.methods.places import LOFTQ_MARK, own_base
 from tunesmith.model.quantized_layers import count_packed, is_quantized
 from tunesmith.model.quiet import quiet_transformers
 from tunesmith.model.save import adapts_embedding
@@ -74,6 +74,14 @@ def load_adapter(model: Any, folder: str | Path, *, trainable: bool = False) -> 
     """
     path = Path(folder)
     require_adapter(path)
+    started_by_loftq = (path / LOFTQ_MARK).is_file()
+    if started_by_loftq and not is_quantized(model):
+        raise ModelError(
+            f"the adapter {path} fits the quantized base only (loftq_init with quantization_bit)",
+            why="it makes up for what quantizing lost; beside or within other weights that part would be wrong",
+            fix="use it with the quantization_bit that it was trained with; to merge an adapter, train it without "
+            "loftq_init, or with loftq_init and without quantization_bit",
+        )
     grow_for_adapter(model, path)
     stored = {name for name in verify_safetensors(path / ADAPTER_WEIGHTS) if name != "__metadata__"}
     try:
@@ -95,6 +103,8 @@ def load_adapter(model: Any, folder: str | Path, *, trainable: bool = False) -> 
             why="it would load without a word and do less than what was trained",
             fix=f"use the base model that it was trained on: {base_of(path) or 'not recorded'}",
         )
+    if started_by_loftq:
+        adapted.add_module("loftq_start", loftq.OnQuantizedBase())
     return adapted
 
 

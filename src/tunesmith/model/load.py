@@ -112,6 +112,8 @@ def check_base_model(config: Config, device: torch.device, *, for_training: bool
         ModelError: it cannot be loaded so on this device, or a package is missing.
     """
     folder = model_folder(config)
+    if for_training and config.train_from_scratch:
+        return []  # no weights are needed; `load_model` reads the configuration only
     verify_model_folder(folder)
     gguf_file = gguf_file_of(Path(str(config.model_name_or_path)).expanduser())
     notes = [gguf_note(gguf_file, folder)] if gguf_file else []

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from tunesmith.data.collate import Document
 from tunesmith.errors import ConfigError
 from tunesmith.model.attention import document_attention
 
@@ -30,8 +31,6 @@ GROUP_SHARE = 4
 """A group is this part of cutoff_len."""
 SUPPORTED = ("llama", "mistral", "qwen2", "qwen3")
 """Model types whose layers all attend to the whole text; others have windows or several kinds of layers."""
-
-Border = int | tuple[int, ...]
 
 
 def shifted_attention(
@@ -42,7 +41,7 @@ def shifted_attention(
     attention_mask: Tensor | None,
     *,
     group_tokens: int,
-    document_bounds: Any = None,
+    document_bounds: tuple[Document, ...] | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
     """Attention within groups while `module` is training, full attention within each document otherwise.
@@ -65,7 +64,7 @@ def shifted_attention(
     parts = zip(*(_halves(tensor) for tensor in (query_BHTD, key_BHTD, value_BHTD)), strict=True)
     outputs = []
     for (query, key, value), shift in zip(parts, (0, group_tokens // 2), strict=True):
-        bounds: Any = grouped(document_bounds, group_tokens, shift)
+        bounds = grouped(document_bounds, group_tokens, shift)
         output, _ = document_attention(
             module, query, key, value, attention_mask, document_bounds=bounds, **options
         )  # (B, T, H / 2, D)
@@ -79,19 +78,14 @@ def _halves(tensor_BHTD: Tensor) -> tuple[Tensor, Tensor]:
     return tensor_BHTD[:, :half], tensor_BHTD[:, half:]
 
 
-def grouped(document_bounds: Sequence[Border], group_tokens: int, shift: int) -> tuple[Border, ...]:
-    """The borders of documents with those of their groups: at `shift`, then every `group_tokens`.
+def grouped(documents: Sequence[Document], group_tokens: int, shift: int) -> tuple[Document, ...]:
+    """The (start, end) of each group of each document: borders at `shift`, then every `group_tokens`.
 
     Args:
-        document_bounds: offsets b0 < b1 < ... of documents that follow each other, or (start, end) of each.
+        documents: (start, end) of each.
     """
-    if document_bounds and isinstance(document_bounds[0], int):
-        offsets = [offset for offset in document_bounds if isinstance(offset, int)]
-        starts = [start for pair in pairwise(offsets) for start in _group_starts(*pair, group_tokens, shift)]
-        return (*starts, offsets[-1])
-    groups: list[Border] = []
-    for document in document_bounds:
-        assert isinstance(document, tuple), "borders are all offsets or all (start, end)"
+    groups: list[Document] = []
+    for document in documents:
         assert len(document) == 2, "stages with branching documents are refused when the attention is registered"
         groups += pairwise([*_group_starts(*document, group_tokens, shift), document[1]])
     return tuple(groups)

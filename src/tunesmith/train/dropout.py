@@ -21,7 +21,7 @@ def _set_to_zero(model: Any) -> int:
     """How many modules had one."""
     found = 0
     for module in model.modules():
-        if "Dropout" in type(module).__name__ and getattr(module, "p", 0.0):  # torch's own, and OFT's of whole blocks
+        if "Dropout" in type(module).__name__ and getattr(module, "p", None):  # torch's own, and OFT's of whole blocks
             module.p, found = 0.0, found + 1
         if isinstance(getattr(module, "attention_dropout", None), float) and module.attention_dropout:
             module.attention_dropout, found = 0.0, found + 1

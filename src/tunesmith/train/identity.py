@@ -47,8 +47,13 @@ def identify(config: Config, renderer: Renderer, prepared: Prepared, plan: PlanS
         **{f"description of {token}": text for token, text in new_tokens(config).descriptions.items()},
         "batch layout": _layout(plan),
     }
-    may_change = {key: str(getattr(config, key)) for key in MAY_CHANGE}
+    may_change = {key: str(getattr(config, key)) for key in (*MAY_CHANGE, *_of_stage(config))}
     return Identity(must_match, {**may_change, "number of ranks": str(plan.world_size)})
+
+
+def _of_stage(config: Config) -> list[str]:
+    """What the stage's loss, reference and rewards depend on."""
+    return [name for name, spec in specs().items() if spec.group.name == "rlhf" and config.stage in spec.stages]
 
 
 def _base_weights(config: Config) -> str:

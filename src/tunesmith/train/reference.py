@@ -37,6 +37,7 @@ from tunesmith.model.adapters import ADAPTER_WEIGHTS, attach_adapters, require_a
 from tunesmith.model.fingerprint import file_sha256, weights_fingerprint
 from tunesmith.model.load import load_model, load_tokenizer, model_folder
 from tunesmith.model.quantize import quantization_words
+from tunesmith.model.quantized_layers import is_quantized
 from tunesmith.model.scorer import Scorer
 from tunesmith.train.stage import Setup
 
@@ -139,7 +140,7 @@ def frozen_model(
         err.fix = err.fix.replace("model_name_or_path", key)
         raise
     model.requires_grad_(False)
-    other = Scorer(model.to(device), dtype, scorer.device_type)
+    other = Scorer(model if is_quantized(model) else model.to(device), dtype, scorer.device_type)
     hashes = {"reference": weights_fingerprint(model_folder(source)), "bits": quantization_words(source) or "as stored"}
     for adapter in adapters:
         hashes[f"reference adapter {adapter}"] = file_sha256(Path(adapter) / ADAPTER_WEIGHTS)

@@ -9,6 +9,7 @@ import method_rule_cases
 import optimizer_rule_cases
 import preference_rule_cases
 import pytest
+import reward_rule_cases
 from config_settings import RUNNABLE, refusal, run
 
 from tunesmith.config.quantization_rules import QUANTIZATION_NOTES, QUANTIZATION_RULES
@@ -82,6 +83,7 @@ BROKEN: dict[str, tuple[str, str, str]] = {
     **method_rule_cases.BROKEN,
     **optimizer_rule_cases.BROKEN,
     **preference_rule_cases.BROKEN,
+    **reward_rule_cases.BROKEN,
 }
 NOTED: dict[str, str] = {
     "checkpointing without offloading": "use_unsloth_gc=true",
@@ -96,6 +98,7 @@ NOTED: dict[str, str] = {
     **method_rule_cases.NOTED,
     **optimizer_rule_cases.NOTED,
     **preference_rule_cases.NOTED,
+    **reward_rule_cases.NOTED,
 }
 
 
@@ -160,6 +163,7 @@ def test_one_reason_makes_one_note() -> None:
 
 
 def test_keys_of_another_stage_are_noted() -> None:
+    assert run("teacher_model=t", "ppo_epochs=2").notes == ["teacher_model, ppo_epochs: not read by stage sft"]
     assert run("pref_loss=ipo", "kto_chosen_weight=2").notes == ["pref_loss, kto_chosen_weight: not read by stage sft"]
     assert run("stage=kto", "kto_chosen_weight=2").notes == []
 

@@ -23,7 +23,7 @@ def _operators(attention: str) -> tuple[set[str], torch.Tensor]:
     model = LlamaForCausalLM(config)
     ids = torch.arange(40)[None]
     with torch.no_grad(), profile(activities=[ProfilerActivity.CPU]) as seen:
-        logits = model(input_ids=ids, document_bounds=(0, 25, 40), use_cache=False).logits
+        logits = model(input_ids=ids, document_bounds=((0, 25), (25, 40)), use_cache=False).logits
     return {event.key for event in seen.key_averages()}, logits
 
 
@@ -78,7 +78,7 @@ def test_rotated_queries_may_be_wider_than_values(num_tokens: int) -> None:
     """As they are where fp32 weights compute in bf16; short and long documents take different ways."""
     torch.manual_seed(0)
     query, key, value = (torch.randn(1, 2, num_tokens, 8) for _ in range(3))
-    bounds = (0, num_tokens)
+    bounds = ((0, num_tokens),)
     wide, _ = document_attention(torch.nn.Module(), query, key, value, None, document_bounds=bounds)
     mixed, _ = document_attention(torch.nn.Module(), query, key, value.bfloat16(), None, document_bounds=bounds)
     assert mixed.dtype == torch.bfloat16

@@ -44,7 +44,7 @@ def test_packed_documents_equal_transformers_own_attention_on_each_alone(family:
     model, own = _model(family, DOCUMENT_ATTENTION), _model(family, "eager")
     positions = torch.cat([torch.arange(9), torch.arange(7)])[None]
     with torch.no_grad():
-        packed = model(input_ids=IDS, position_ids=positions, document_bounds=(0, 9, 16), use_cache=False).logits
+        packed = model(input_ids=IDS, position_ids=positions, document_bounds=((0, 9), (9, 16)), use_cache=False).logits
         alone = torch.cat([own(input_ids=part, use_cache=False).logits for part in IDS.split((9, 7), 1)], 1)
     torch.testing.assert_close(packed, alone, atol=2e-5, rtol=1e-5)
 
@@ -56,8 +56,8 @@ def test_the_tap_reads_what_transformers_computes_its_loss_from(family: str, che
     if checkpointed:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     tap = RouterTap(model, 0.1)
-    tap.open()
-    call = {"input_ids": IDS, "document_bounds": (0, 16), "use_cache": False}
+    tap.open(with_gradients=True)
+    call = {"input_ids": IDS, "document_bounds": ((0, 16),), "use_cache": False}
     theirs = model(**call, output_router_logits=True)
     expected = load_balancing_loss_func(theirs.router_logits, 4, 2)
     load = tap.count()
@@ -73,11 +73,22 @@ def test_the_tap_reads_what_transformers_computes_its_loss_from(family: str, che
 def test_a_closed_tap_keeps_nothing() -> None:
     model = _model("mixtral", DOCUMENT_ATTENTION)
     tap = RouterTap(model, 0.1)
-    tap.open()
+    tap.open(with_gradients=True)
     tap.close()
-    model(input_ids=IDS, document_bounds=(0, 16), use_cache=False)
+    model(input_ids=IDS, document_bounds=((0, 16),), use_cache=False)
     with pytest.raises(ModelError, match="did not hand out"):
         tap.count()
+
+
+def test_a_reference_pass_within_a_step_is_not_counted() -> None:
+    model = _model("mixtral", DOCUMENT_ATTENTION)
+    tap = RouterTap(model, 0.1)
+    tap.open(with_gradients=True)
+    call = {"input_ids": IDS, "document_bounds": ((0, 16),), "use_cache": False}
+    model(**call)
+    with torch.no_grad():
+        model(**call)
+    assert tap.count().num_tokens == 16 * SMALL["num_hidden_layers"]
 
 
 def test_models_without_this_loss_are_named() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from transformers.integrations.neftune import neftune_post_forward_hook
 
 from tunesmith.errors import ModelError
 from tunesmith.model.attention import DOCUMENT_ATTENTION, register_document_attention
-from tunesmith.model.neftune import EmbeddingNoise, as_documents, noise_limits
+from tunesmith.model.neftune import EmbeddingNoise, noise_limits
 
 WIDTH, ALPHA = 16, 5.0
 
@@ -33,10 +34,10 @@ def _noise(model: LlamaForCausalLM, lengths: list[int], seed: int = 3) -> torch.
     seen: list[torch.Tensor] = []
     handle = model.model.layers[0].register_forward_pre_hook(lambda module, args: seen.append(args[0].detach().clone()))
     total = sum(lengths)
-    bounds = tuple(sum(lengths[:number]) for number in range(len(lengths) + 1))
+    ends = list(accumulate(lengths, initial=0))
     ids = torch.arange(total)[None] % 50
     torch.manual_seed(seed)
-    model.model(input_ids=ids, document_bounds=bounds, use_cache=False)
+    model.model(input_ids=ids, document_bounds=tuple(pairwise(ends)), use_cache=False)
     handle.remove()
     return (seen[0] - model.model.embed_tokens.weight[ids])[0].detach()
 
@@ -96,10 +97,6 @@ def test_a_call_without_borders_is_refused() -> None:
         model.model(input_ids=torch.zeros(1, 3, dtype=torch.long), use_cache=False)
 
 
-def test_borders_in_both_forms() -> None:
-    assert as_documents((0, 3, 5)) == as_documents(((0, 3), (3, 5))) == ((0, 3), (3, 5))
-
-
 def test_a_peft_model_has_noise_too(tmp_path: Path) -> None:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -110,5 +107,5 @@ def test_a_peft_model_has_noise_too(tmp_path: Path) -> None:
     EmbeddingNoise(model, ALPHA)
     torch.manual_seed(0)
     ids, decoder = torch.zeros(1, 4, dtype=torch.long), model.get_base_model().get_decoder()
-    outputs = [decoder(input_ids=ids, document_bounds=(0, 4), use_cache=False).last_hidden_state for _ in range(2)]
+    outputs = [decoder(input_ids=ids, document_bounds=((0, 4),), use_cache=False).last_hidden_state for _ in range(2)]
     assert not torch.equal(*outputs)

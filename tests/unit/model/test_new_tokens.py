@@ -224,9 +224,7 @@ def test_lora_beside_an_embedding_with_new_rows_is_refused(folder: Path) -> None
 
 
 def test_a_quantized_model_gets_no_rows(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from transformers import LlamaForCausalLM
-
-    monkeypatch.setattr(LlamaForCausalLM, "is_quantized", True, raising=False)
+    monkeypatch.setattr("tunesmith.model.vocabulary.is_quantized", lambda model: True)
     with pytest.raises(ConfigError, match="new rows"):
         made_ready(folder, add_special_tokens=MANY)
 

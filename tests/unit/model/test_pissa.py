@@ -155,8 +155,6 @@ def test_it_does_not_change_an_embedding(folder: Path) -> None:
 
 
 def test_a_quantized_model_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from transformers import LlamaForCausalLM
-
-    monkeypatch.setattr(LlamaForCausalLM, "is_quantized", True, raising=False)
+    monkeypatch.setattr("tunesmith.model.methods.prepare.is_quantized", lambda model: True)
     with pytest.raises(ConfigError, match="pissa_init"):
         made_ready(folder, **EXACT)

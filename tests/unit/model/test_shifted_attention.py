@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import accumulate, pairwise
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -47,11 +49,8 @@ def _tensors(lengths: tuple[int, ...], heads: int, key_heads: int) -> tuple[Tens
     return random(heads), random(key_heads), random(key_heads)
 
 
-def _bounds(lengths: tuple[int, ...]) -> tuple[int, ...]:
-    offsets = [0]
-    for length in lengths:
-        offsets.append(offsets[-1] + length)
-    return tuple(offsets)
+def _bounds(lengths: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    return tuple(pairwise(accumulate(lengths, initial=0)))
 
 
 @pytest.mark.parametrize("lengths", [(24,), (23, 1, 9), (2, 3, 7), (6, 12)])
@@ -77,7 +76,7 @@ def test_no_token_sees_a_later_one() -> None:
     """The published shift lets the first half group see the last tokens."""
     query, key, value = _tensors((24,), 4, 4)
     out, _ = shifted_attention(
-        nn.Module().train(), query, key, value, None, group_tokens=GROUP, document_bounds=(0, 24)
+        nn.Module().train(), query, key, value, None, group_tokens=GROUP, document_bounds=((0, 24),)
     )
     for place in (0, 2, 11):
         (gradient,) = torch.autograd.grad(out[0, place].sum(), value, retain_graph=True)
@@ -88,7 +87,7 @@ def test_no_token_sees_a_later_one() -> None:
 def test_information_passes_from_group_to_group_by_the_shifted_heads_only() -> None:
     query, key, value = _tensors((24,), 4, 4)
     out, _ = shifted_attention(
-        nn.Module().train(), query, key, value, None, group_tokens=GROUP, document_bounds=(0, 24)
+        nn.Module().train(), query, key, value, None, group_tokens=GROUP, document_bounds=((0, 24),)
     )
     (gradient,) = torch.autograd.grad(out[0, GROUP].sum(), value)
     assert not gradient[0, :2, GROUP - 1].any()
@@ -98,7 +97,7 @@ def test_information_passes_from_group_to_group_by_the_shifted_heads_only() -> N
 def test_evaluation_has_full_attention() -> None:
     query, key, value = _tensors((24,), 4, 2)
     module = nn.Module().eval()
-    out, _ = shifted_attention(module, query, key, value, None, group_tokens=GROUP, document_bounds=(0, 24))
+    out, _ = shifted_attention(module, query, key, value, None, group_tokens=GROUP, document_bounds=((0, 24),))
     (gradient,) = torch.autograd.grad(out[0, 23].sum(), value)
     assert gradient[0, :, 0].any()
 
@@ -112,9 +111,8 @@ def test_a_text_of_half_a_group_has_full_attention_in_every_head() -> None:
     torch.testing.assert_close(trained, full)
 
 
-def test_borders_of_groups_in_both_forms_of_document_borders() -> None:
-    assert grouped((0, 14, 16), 6, 0) == (0, 6, 12, 14, 16)
-    assert grouped((0, 14, 16), 6, 3) == (0, 3, 9, 14, 16)
+def test_groups_begin_anew_in_each_document() -> None:
+    assert grouped(((0, 14), (14, 16)), 6, 0) == ((0, 6), (6, 12), (12, 14), (14, 16))
     assert grouped(((0, 14), (14, 16)), 6, 3) == ((0, 3), (3, 9), (9, 14), (14, 16))
 
 

@@ -53,7 +53,7 @@ def _kept_bytes(model: Any, compute: torch.dtype, num_tokens: int) -> int:
         torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
         torch.autocast("cpu", dtype=compute, enabled=compute != FP32),
     ):
-        hidden = base.get_decoder()(input_ids=ids, document_bounds=(0, num_tokens), use_cache=False)
+        hidden = base.get_decoder()(input_ids=ids, document_bounds=((0, num_tokens),), use_cache=False)
     assert hidden.last_hidden_state.requires_grad
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 

@@ -253,12 +253,13 @@ def test_checkpointed_experts_take_the_same_steps(experts: Path) -> None:
     ],
 )
 def test_an_option_that_does_not_fit_is_refused_before_weights_are_read(
-    settings: dict[str, Any], message: str, project: Path, tmp_path: Path
+    settings: dict[str, Any], message: str, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from transformers import GPT2Config
+    from transformers import GPT2Config, GPT2LMHeadModel
 
     shutil.copytree(project / "model", tmp_path / "gpt2", ignore=shutil.ignore_patterns("*.safetensors"))
-    GPT2Config(vocab_size=512, n_embd=32, n_layer=1, n_head=2).save_pretrained(tmp_path / "gpt2")
+    GPT2LMHeadModel(GPT2Config(vocab_size=512, n_embd=32, n_layer=1, n_head=2)).save_pretrained(tmp_path / "gpt2")
+    monkeypatch.setattr("tunesmith.train.build.load_model", lambda *args, **kwargs: pytest.fail("weights were read"))
     with pytest.raises(ConfigError) as caught:
         run_training(project, "refused", model_name_or_path=tmp_path / "gpt2", cutoff_len=2048, **settings)
     assert caught.value.what == message

@@ -110,6 +110,12 @@ def test_a_reference_model_is_another_policy(project: tuple[Path, dict[str, Any]
     assert abs(margins[0] - margins[1]) > 1e-3
 
 
+def test_a_reference_in_fewer_bits_is_another_policy(project: tuple[Path, dict[str, Any]]) -> None:
+    pytest.importorskip("bitsandbytes")
+    run = short(project, "bits-ref", ref_model=project[0] / "model", ref_model_quantization_bit=4)
+    assert 1e-4 < abs(history(run, "rewards/margins")[0]) < 1
+
+
 def test_a_reference_of_another_vocabulary_is_refused(project: tuple[Path, dict[str, Any]]) -> None:
     other = tiny_model(project[0] / "words", vocab=300)
     with pytest.raises(ModelError, match="another vocabulary") as caught:
@@ -246,6 +252,14 @@ def test_the_settings_of_the_references_change_kto_too(labelled: tuple[Path, dic
     other = short(labelled, "other", ref_model=tiny_model(folder / "ref", seed=3))
     first = [history(run, "rewards/chosen")[0] for run in (start, base, other)]
     assert abs(first[0]) < 1e-5 < min(abs(first[1]), abs(first[2]))
+
+
+def test_a_resumed_run_says_what_has_changed_in_its_loss(project: tuple[Path, dict[str, Any]]) -> None:
+    own = {"save_strategy": "steps", "save_steps": 2, "overwrite_output_dir": False}
+    short(project, "resumed", **own, max_steps=2)
+    run = short(project, "resumed", **own, max_steps=3, pref_beta=0.5)
+    assert "`pref_beta` was 0.1 when the checkpoint was written and is 0.5 now" in said(run)
+    assert "`pref_loss`" not in said(run)
 
 
 # --- data that does not fit -------------------------------------------------------------------------------------

@@ -135,8 +135,14 @@ class DirectPreference(Stage):
         """Chosen and rejected answers of the row: of its sequences the even and the odd ones."""
         logp_S, tokens_S = self._answer_logp(scores), scores.weight_S
         ref_S = batch.sequence_values.get("ref_logp")
-        refs = (None, None) if ref_S is None else (ref_S[CHOSEN], ref_S[REJECTED])
-        return PairScores(logp_S[CHOSEN], logp_S[REJECTED], *refs, tokens_S[CHOSEN], tokens_S[REJECTED])
+        return PairScores(
+            logp_S[CHOSEN],
+            logp_S[REJECTED],
+            None if ref_S is None else ref_S[CHOSEN],
+            None if ref_S is None else ref_S[REJECTED],
+            tokens_S[CHOSEN],
+            tokens_S[REJECTED],
+        )
 
     def _answer_logp(self, scores: TokenScores) -> Tensor:
         """Log-probability of each answer, (S); with `ld_alpha` what only the longer one has counts less."""

@@ -65,7 +65,7 @@ class ProximalPolicy(Stage):
     """Stage `ppo`."""
 
     unit = "tokens"
-    eval_metrics = ("reward",)
+    eval_metrics: tuple[str, ...] = ("reward",)
     plots = ("loss", "reward")
     needs_start = True
     needs_value_head = True
