@@ -40,6 +40,16 @@ def is_quantized(model: nn.Module) -> bool:
     return bool(getattr(model, "is_quantized", False)) or next(packed_layers(model), None) is not None
 
 
+def packed_parameter_names(model: nn.Module) -> list[str]:
+    """The full names of the parameters that hold packed weights."""
+    return [
+        f"{prefix}.{name}"
+        for prefix, layer in packed_layers(model)
+        for name, _ in layer.named_parameters(recurse=False)
+        if name != "bias"
+    ]
+
+
 def count_packed(model: nn.Module) -> tuple[set[int], int]:
     """The ids of the parameters that hold packed weights, and the number of weights packed in all of them.
 

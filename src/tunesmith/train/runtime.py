@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from tunesmith.config.resolve import Resolved
 from tunesmith.errors import ConfigError
+from tunesmith.model.quantized_layers import packed_parameter_names
 
 
 class Runtime:
@@ -46,7 +47,11 @@ class Runtime:
         return self._accelerator.is_main_process
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module, data parallel when there are several ranks."""
+        """The module, data parallel when there are several ranks.
+
+        Every rank has packed the weights of the same files, so packed tensors are not broadcast; some cannot be.
+        """
+        module._ddp_params_and_buffers_to_ignore = packed_parameter_names(module)  # type: ignore[assignment]
         return self._accelerator.prepare_model(module.to(self.device))
 
     def no_sync(self, module: nn.Module) -> AbstractContextManager[Any]:

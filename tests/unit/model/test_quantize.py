@@ -15,9 +15,11 @@ from torch import nn
 
 from tunesmith.config import Config
 from tunesmith.errors import ModelError
-from tunesmith.model.adapters import count_parameters, lora_targets, prepare_trainable
+from tunesmith.model.adapters import count_parameters
 from tunesmith.model.load import check_base_model, load_model
 from tunesmith.model.merge import merge_attached
+from tunesmith.model.methods.modules import linear_targets
+from tunesmith.model.methods.prepare import prepare_trainable
 from tunesmith.model.quantize import plan_loading, quantization_words
 from tunesmith.model.quantized_layers import is_packed, is_quantized, packed_layers, prove_gradients, stored_bytes
 
@@ -230,10 +232,12 @@ def test_packed_weights_are_counted_as_weights(base: Path, method: str, bits: in
 
 
 def test_all_linear_layers_are_found_in_a_packed_model(base: Path) -> None:
-    plain = lora_targets(load_model(settings(base, bits=None), dtype=torch.float32), ["all"])
+    plain = linear_targets(load_model(settings(base, bits=None), dtype=torch.float32), ["all"], "lora_target")
     assert plain == ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
     for method in ("bnb", "hqq", "torchao"):
-        assert lora_targets(load_model(settings(base, method, 4), dtype=torch.float32), ["all"]) == plain
+        assert (
+            linear_targets(load_model(settings(base, method, 4), dtype=torch.float32), ["all"], "lora_target") == plain
+        )
 
 
 @pytest.mark.parametrize("method", ["bnb", "hqq", "torchao"])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,30 @@ def test_a_resumed_run_is_the_unbroken_run(project: Path, tmp_path: Path, method
 
 def _sha256(run: Path) -> str:
     return hashlib.sha256((run / "adapter_model.safetensors").read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(("method", "bits"), METHODS)
+def test_gradient_checkpointing_changes_nothing(project: Path, tmp_path: Path, method: str, bits: int) -> None:
+    settings = {"quantization_method": method, "quantization_bit": bits, "max_steps": 3}
+    plain = run_training(project, str(tmp_path / "plain"), gradient_checkpointing=False, **settings)
+    saving = run_training(project, str(tmp_path / "saving"), gradient_checkpointing=True, **settings)
+    assert history(saving, "grad_norm") == pytest.approx(history(plain, "grad_norm"), rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "bits"), METHODS)
+def test_two_ranks_take_the_same_steps_as_one(project: Path, tmp_path: Path, method: str, bits: int) -> None:
+    settings = {"quantization_method": method, "quantization_bit": bits, "max_steps": 4, "use_cpu": True}
+    alone = run_training(project, str(tmp_path / "one"), **settings, gradient_accumulation_steps=4)
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--rdzv-backend=c10d"),
+        *("--rdzv-endpoint=127.0.0.1:0", "-m", "tunesmith", "train"),
+        *arguments(project, str(tmp_path / "two"), **settings, gradient_accumulation_steps=2),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for key in ("loss", "grad_norm"):
+        assert history(tmp_path / "two", key) == pytest.approx(history(alone, key), rel=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from tests.tiny import tiny_model, tiny_tokenizer
 
 from tunesmith.config import Config
 from tunesmith.errors import ModelError
-from tunesmith.model.adapters import prepare_trainable
 from tunesmith.model.load import check_base_model, load_model
+from tunesmith.model.methods.prepare import prepare_trainable
 from tunesmith.model.quantize import plan_loading
 from tunesmith.model.quantized_layers import is_quantized
 from tunesmith.model.stored_formats import READABLE, stored_format
