@@ -204,7 +204,18 @@ def test_parameters_may_be_given_a_learning_rate_from_outside() -> None:
     assert len(rates) == len(list(network.parameters()))
 
 
-@pytest.mark.parametrize("chosen", [{"optim": "sgd"}, GALORE, APOLLO, {**LAYERS, "optim": "sgd"}, {"use_muon": True}])
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"optim": "sgd"},
+        GALORE,
+        {**GALORE, "optim": "adamw_8bit"},
+        {**GALORE, "optim": "adafactor"},
+        APOLLO,
+        {**LAYERS, "optim": "sgd"},
+        {"use_muon": True},
+    ],
+)
 def test_weight_decay_spares_what_has_one_dimension(chosen: dict[str, Any]) -> None:
     """Under gradients of zero only the decay moves anything."""
     network, start = model(), model()
