@@ -57,6 +57,41 @@ def labelled(num_rows: int) -> list[dict[str, Any]]:
     return [{**row, "label": index % 3 > 0} for index, row in enumerate(rows(num_rows))]
 
 
+REWARD_CODE = """
+def even_ids(completion_ids, **columns):
+    return [sum(token % 2 == 0 for token in ids) / len(ids) for ids in completion_ids]
+"""
+"""A reward that a random model's answers differ in."""
+
+
+def with_reward(folder: Path) -> Mapping[str, Any]:
+    """A reward function beside the data."""
+    (folder / "rewards.py").write_text(REWARD_CODE, encoding="utf-8")
+    return {"reward_functions": folder / "rewards.py:even_ids"}
+
+
+def groups(**settings: Any) -> StageCase:
+    """Groups of short answers."""
+    sampled = {"stage": "grpo", "num_generations": 3, "max_new_tokens": 10}
+    return StageCase(rows, {}, {**sampled, **settings}, with_reward)
+
+
+def scored(**settings: Any) -> StageCase:
+    """Short answers, scored one by one: the last update of a step is smaller, and a rank may have no part."""
+    sampled = {"stage": "ppo", "ppo_epochs": 2, "max_new_tokens": 8, "learning_rate": 1e-4}
+    return StageCase(rows, {}, {**sampled, **settings}, with_reward)
+
+
+def with_teacher(folder: Path) -> Mapping[str, Any]:
+    """Another random model, to be imitated."""
+    return {"teacher_model": tiny_model(folder / "teacher", seed=1)}
+
+
+def distilled(**settings: Any) -> StageCase:
+    """A teacher beside the data."""
+    return StageCase(rows, {}, {"stage": "gkd", **settings}, with_teacher)
+
+
 CASES: dict[str, StageCase] = {
     "pt": StageCase(documents, {"columns": {"prompt": "text"}}, {"stage": "pt", "packing": False}),
     "sft": StageCase(rows, {}, {"stage": "sft"}),
@@ -74,7 +109,25 @@ CASES: dict[str, StageCase] = {
     "dpo-full": StageCase(
         pairs, PAIR_ENTRY, {"stage": "dpo", "pref_loss": "ipo", "finetuning_type": "full", "learning_rate": 1e-4}
     ),
+    "dpo-kto-pair": StageCase(pairs, PAIR_ENTRY, {"stage": "dpo", "pref_loss": "kto_pair", "learning_rate": 5e-4}),
+    "dpo-bco-pair": StageCase(pairs, PAIR_ENTRY, {"stage": "dpo", "pref_loss": "bco_pair", "learning_rate": 5e-4}),
+    "dpo-bco-weight": StageCase(
+        pairs, PAIR_ENTRY, {"stage": "dpo", "pref_bco_weight": 0.5, "ld_alpha": 0.5, "learning_rate": 5e-4}
+    ),
     "dpo-simpo": StageCase(pairs, PAIR_ENTRY, {"stage": "dpo", "pref_loss": "simpo", "pref_ftx": 0.2}),
+    "grpo": groups(),
+    "grpo-dapo": groups(grpo_loss="dapo", grpo_iterations=2, grpo_beta=0.1, scale_rewards="batch", temperature=0.8),
+    "grpo-gspo-full": groups(
+        grpo_loss="gspo", grpo_iterations=2, grpo_beta=0.1, finetuning_type="full", learning_rate=1e-4
+    ),
+    "grpo-dr_grpo": groups(grpo_loss="dr_grpo", skip_equal_rewards=True),
+    "ppo": scored(),
+    "ppo-normed": scored(ppo_score_norm=True, ppo_whiten_rewards=True, ppo_buffer_size=2),
+    "ppo-full": scored(ppo_kl_horizon=100, finetuning_type="full", learning_rate=5e-5),
+    "gkd": distilled(gkd_beta=0.3, gkd_temperature=2.0),
+    "gkd-topk": distilled(gkd_topk=5),
+    "gkd-own": distilled(gkd_lambda=0.5, max_new_tokens=8, learning_rate=1e-4),
+    "gkd-full": distilled(gkd_beta=1.0, finetuning_type="full", learning_rate=1e-4),
 }
 
 

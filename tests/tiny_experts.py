@@ -33,7 +33,8 @@ def tiny_mixtral(path: Path | str, seed: int = 0) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = MixtralForCausalLM(config)
-        for layer in model.model.layers:  # far from even, so that there is a load to balance
-            layer.mlp.gate.weight.data[0].add_(0.5)
+        model.model.embed_tokens.weight.data.add_(0.05)  # what all tokens share sends them to the first expert
+        for layer in model.model.layers:
+            layer.mlp.gate.weight.data[0].add_(0.05)
     model.save_pretrained(path)
     return path

@@ -128,7 +128,7 @@ CASES: list[tuple[Spoil, tuple[str, ...]]] = [
     (_foreign_tokens, ("llama3", "<|start_header_id|>")),
     (_fp16_on_cpu, ("fp16: true", "bf16: true", "train.yaml:")),
     (_unknown_target, ("q_porj", "q_proj")),
-    (_other_stage, ("dpo", "not yet")),
+    (_other_stage, ("questions with one answer each", "stage: dpo", "it fits stage sft")),
     (_tutorial_2_tags, ("human", "gpt", "user_tag")),
 ]
 

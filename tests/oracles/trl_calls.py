@@ -20,7 +20,8 @@ class OracleMissing(Exception):
     """The installed TRL is too old to be called this way: Python 3.10 gets TRL 1.14."""
 
 
-def _need(major: int, minor: int) -> None:
+def need(major: int, minor: int) -> None:
+    """Raises: OracleMissing when the installed TRL is older."""
     installed = version("trl")
     if tuple(int(part) for part in installed.split(".")[:2]) < (major, minor):
         raise OracleMissing(f"needs TRL {major}.{minor} or newer, {installed} is installed")
@@ -81,7 +82,7 @@ def _with_first_column(mask_SL: Tensor) -> Tensor:
 
 def dpo(loss_type: str, logp_SL: Tensor, mask_SL: Tensor, ref_S: Tensor, **settings: Any) -> Tensor:
     """Mean loss of `DPOTrainer`; the first half of the rows are the chosen answers."""
-    _need(1, 16)
+    need(1, 16)
     from trl import DPOTrainer
 
     model = _Model(logp_SL, mask_SL)
@@ -135,7 +136,7 @@ def log_odds_term(chosen_P: Tensor, rejected_P: Tensor) -> Tensor:
 
 def kto(logp_SL: Tensor, mask_SL: Tensor, ref_S: Tensor, label_S: Tensor, kl_S: Tensor, **settings: Any) -> Tensor:
     """Mean loss of `KTOTrainer`; `kl_S`: log-ratios of the mismatched answers."""
-    _need(1, 16)
+    need(1, 16)
     from trl import KTOTrainer
 
     model = _Model(logp_SL, mask_SL)
@@ -224,7 +225,7 @@ def grpo(
 
 def dft(logp_SL: Tensor, mask_SL: Tensor) -> Tensor:
     """Mean loss of `SFTTrainer` with loss_type dft."""
-    _need(1, 16)
+    need(1, 16)
     from trl import SFTTrainer
 
     model = _Model(logp_SL, mask_SL)

@@ -11,7 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from tunesmith.config.rules_preferences import EXO_LABEL_SMOOTHING
 from tunesmith.config.schedules import WATCHING
+
+SAMPLING_STAGES = ("ppo", "grpo")
+"""Stages that learn from rewarded answers of their own."""
 
 
 @dataclass
@@ -36,6 +40,11 @@ class Facts:
 def _lora_alpha(facts: Facts) -> None:
     if facts["lora_alpha"] is None:
         facts.decide("lora_alpha", 2 * facts["lora_rank"], "twice lora_rank")
+
+
+def _label_smoothing(facts: Facts) -> None:
+    if facts["stage"] == "dpo" and facts["pref_loss"] == "exo_pair" and "dpo_label_smoothing" not in facts.given:
+        facts.decide("dpo_label_smoothing", EXO_LABEL_SMOOTHING, "pref_loss exo_pair needs one above 0; the paper's")
 
 
 def _oft(facts: Facts) -> None:
@@ -88,11 +97,14 @@ def _best(facts: Facts) -> None:
         or facts["lr_scheduler_type"] in WATCHING
         or (facts["save_best"] and facts["eval_strategy"] != "no")
     )
-    if watches and facts["metric_for_best_model"] is None:
-        facts.decide("metric_for_best_model", "loss", "the evaluation loss is the usual measure")
+    by_reward = facts["stage"] in SAMPLING_STAGES
+    if (watches or by_reward) and facts["metric_for_best_model"] is None:
+        metric, why = ("reward", "is what the stage raises") if by_reward else ("loss", "is the usual measure")
+        facts.decide("metric_for_best_model", metric, f"the evaluation {metric} {why}")
     metric = facts["metric_for_best_model"]
     if metric is not None and facts["greater_is_better"] is None:
-        facts.decide("greater_is_better", not metric.endswith("loss"), f"metric_for_best_model is {metric}")
+        falls = metric.endswith(("loss", "perplexity", "kl"))
+        facts.decide("greater_is_better", not falls, f"metric_for_best_model is {metric}")
 
 
 def _warmup(facts: Facts) -> None:
@@ -122,6 +134,15 @@ def _data_seed(facts: Facts) -> None:
         facts.decide("data_seed", facts["seed"], "as seed")
 
 
+def _policy_sampling(facts: Facts) -> None:
+    """The defaults of chatting are for chatting: what is learnt from must be drawn from the policy itself."""
+    if facts.verb != "train" or facts["stage"] not in SAMPLING_STAGES:
+        return
+    for key, value in (("temperature", 1.0), ("top_p", 1.0), ("top_k", 0)):
+        if key not in facts.given:
+            facts.decide(key, value, f"stage {facts['stage']} learns from answers drawn from the policy itself")
+
+
 def _home(facts: Facts) -> None:
     for key in ("model_name_or_path", "dataset_dir", "media_dir", "output_dir", "export_dir"):
         value = facts[key]
@@ -133,6 +154,7 @@ def _home(facts: Facts) -> None:
 
 DECISIONS: tuple[Callable[[Facts], None], ...] = (
     _lora_alpha,
+    _label_smoothing,
     _oft,
     _new_tokens,
     _packing,
@@ -145,6 +167,7 @@ DECISIONS: tuple[Callable[[Facts], None], ...] = (
     _warmup,
     _checkpointing,
     _data_seed,
+    _policy_sampling,
     _home,
 )
 """In the order in which they are taken."""

@@ -12,9 +12,12 @@ from typing import Any
 from tunesmith.config.cast import show
 from tunesmith.config.load import Loaded
 from tunesmith.config.optimizers import optimizer_options
+from tunesmith.config.quantization_rules import QUANTIZATION_NOTES, QUANTIZATION_RULES
 from tunesmith.config.rule import MODEL_VERBS, Note, Rule
 from tunesmith.config.rules_methods import METHOD_NOTES, METHOD_RULES
 from tunesmith.config.rules_optimizers import OPTIMIZER_NOTES, OPTIMIZER_RULES
+from tunesmith.config.rules_preferences import PREFERENCE_NOTES, PREFERENCE_RULES
+from tunesmith.config.rules_rewards import REWARD_NOTES, REWARD_RULES
 from tunesmith.config.schedules import schedule_options
 from tunesmith.config.schema import Config, specs
 from tunesmith.config.spec import FieldSpec
@@ -22,7 +25,7 @@ from tunesmith.errors import ConfigError
 
 
 def _evaluates(c: Config) -> bool:
-    return c.do_eval or c.eval_strategy != "no"
+    return c.do_eval or c.do_predict or c.eval_strategy != "no"
 
 
 def _has_eval_data(c: Config) -> bool:
@@ -82,7 +85,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "evaluation has data",
-        ("eval_strategy", "do_eval", "eval_dataset", "val_size"),
+        ("eval_strategy", "do_eval", "do_predict", "eval_dataset", "val_size"),
         lambda c, g: _evaluates(c) and not _has_eval_data(c),
         "there is nothing to evaluate on: neither eval_dataset nor val_size is set",
         "set val_size: 0.1 to hold out a tenth of the rows, or name an eval_dataset",
@@ -118,7 +121,9 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "the metric of the best model is measured",
         ("metric_for_best_model", "compute_accuracy"),
-        lambda c, g: (c.metric_for_best_model or "").endswith("accuracy") and not c.compute_accuracy,
+        lambda c, g: (
+            c.stage in ("pt", "sft") and (c.metric_for_best_model or "").endswith("accuracy") and not c.compute_accuracy
+        ),
         "metric_for_best_model is {metric_for_best_model}, but accuracy is not measured",
         "set compute_accuracy: true, or metric_for_best_model: loss",
     ),
@@ -167,20 +172,6 @@ RULES: tuple[Rule, ...] = (
         "set finetuning_type: full, or train_from_scratch: false",
     ),
     Rule(
-        "random weights are not quantized",
-        ("train_from_scratch", "quantization_bit"),
-        lambda c, g: c.train_from_scratch and c.quantization_bit is not None,
-        "train_from_scratch trains every weight, which quantization_bit {quantization_bit} forbids",
-        "remove one of them",
-    ),
-    Rule(
-        "shifted attention reads plain texts",
-        ("shift_attn", "stage"),
-        lambda c, g: c.shift_attn and c.stage not in ("pt", "sft"),
-        "shift_attn is for long texts in stages pt and sft, this is stage {stage}",
-        "remove shift_attn",
-    ),
-    Rule(
         "shifted attention chooses its kernel",
         ("shift_attn", "flash_attn"),
         lambda c, g: c.shift_attn and c.flash_attn == "disabled",
@@ -219,6 +210,9 @@ RULES: tuple[Rule, ...] = (
     ),
     *OPTIMIZER_RULES,
     *METHOD_RULES,
+    *REWARD_RULES,
+    *QUANTIZATION_RULES,
+    *PREFERENCE_RULES,
 )
 
 
@@ -270,6 +264,9 @@ NOTES: tuple[Note, ...] = (
     ),
     *OPTIMIZER_NOTES,
     *METHOD_NOTES,
+    *REWARD_NOTES,
+    *QUANTIZATION_NOTES,
+    *PREFERENCE_NOTES,
 )
 
 
@@ -354,16 +351,14 @@ def _noop_notes(loaded: Loaded, verb: str) -> list[str]:
 
 
 def _unused_notes(config: Config, loaded: Loaded, verb: str) -> list[str]:
-    """One line for the given keys that the chosen finetuning type does not read."""
-    unused = [
-        name
-        for name, value in loaded.values.items()
-        if verb == "train"
-        and specs()[name].methods
-        and value != specs()[name].default
-        and config.finetuning_type not in specs()[name].methods
-    ]
-    return [f"{', '.join(unused)}: not read by finetuning_type {config.finetuning_type}"] if unused else []
+    """A line each for the given keys that the chosen finetuning type, and the chosen stage, do not read."""
+    if verb != "train":
+        return []
+    changed = [specs()[name] for name, value in loaded.values.items() if value != specs()[name].default]
+    by_method = [s.name for s in changed if s.methods and config.finetuning_type not in s.methods]
+    by_stage = [s.name for s in changed if s.stages and config.stage not in s.stages]
+    notes = [f"{', '.join(by_method)}: not read by finetuning_type {config.finetuning_type}"] if by_method else []
+    return notes + ([f"{', '.join(by_stage)}: not read by stage {config.stage}"] if by_stage else [])
 
 
 def _where(keys: tuple[str, ...], loaded: Loaded) -> str:

@@ -15,6 +15,7 @@ from tunesmith.config.fields.engines import EngineOptions, KTransformersOptions
 from tunesmith.config.fields.evaluation import EvaluationOptions
 from tunesmith.config.fields.export import ExportOptions
 from tunesmith.config.fields.generation import GenerationOptions
+from tunesmith.config.fields.groups import GroupOptions
 from tunesmith.config.fields.media import MediaOptions
 from tunesmith.config.fields.megatron import MegatronOptions
 from tunesmith.config.fields.method import ADAPTER_METHODS, FreezeOptions, LoraOptions, MethodOptions, OftOptions
@@ -45,6 +46,7 @@ class Config(
     QuantizationOptions,
     OftOptions,
     RlhfOptions,
+    GroupOptions,
     OptimizerOptions,
     MediaOptions,
     EngineOptions,

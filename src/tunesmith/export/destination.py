@@ -45,7 +45,8 @@ def refuse_quantized(config: Config, base: Path) -> None:
         raise ExportError(
             f"quantization_bit is {config.quantization_bit}: adapters are not merged into a quantized base",
             why=reason,
-            fix="Remove quantization_bit from the export settings: the adapter is merged into the unquantized base.",
+            fix="Add quantization_bit=null to the command (or remove the line): the adapter is merged into the "
+            "unquantized base.",
         )
     quantization = read_model_config(base).get("quantization_config")
     if quantization:

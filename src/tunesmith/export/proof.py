@@ -14,6 +14,7 @@ import os
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from tunesmith.config import Config
 from tunesmith.config.schema import specs
 from tunesmith.errors import ExportError, UserError
 from tunesmith.export.destination import BYTES_OF_DTYPE, PROOF_FILE
-from tunesmith.export.logits import Difference, answer_and_score, compare, misplaced_weights
+from tunesmith.export.logits import Difference, Scored, answer_and_score, compare, misplaced_weights
 from tunesmith.infer.locate import Located
 from tunesmith.render import Renderer
 from tunesmith.types import Message
@@ -185,7 +186,7 @@ def _measure(config: Config, task: dict[str, Any], folder: Path, stored: str) ->
     """Load tuned, written and base model one after the other, so that only one is in memory, and compare them."""
     import torch
 
-    from tunesmith.model.load import inference_dtype, load_for_inference, load_model
+    from tunesmith.model.load import load_for_inference
     from tunesmith.model.merge import merge_attached
     from tunesmith.model.plain import load_plain_model, load_plain_tokenizer
     from tunesmith.model.verify import weight_files
@@ -207,14 +208,24 @@ def _measure(config: Config, task: dict[str, Any], folder: Path, stored: str) ->
         problems.append(f"{len(wrong)} of {num_tensors} written tensors are not the merged ones: {wrong[0]}")
     del written
     gc.collect()
-    effect = None
-    if task["adapters"]:  # the base alone, with the positions that the adapters were trained with
-        base = load_model(
-            config, dtype=inference_dtype(config), device=device, for_training=False, adapters=task["adapters"]
-        )
-        effect = compare(reference, base)
+    effect = compare(reference, _untuned(config, task["adapters"], device, reference)) if task["adapters"] else None
     answers = [tokenizer.decode(scored.answer_ids, skip_special_tokens=True) for scored in reference]
     return _Measured(merging, difference, effect, num_tensors, answers, problems)
+
+
+def _untuned(config: Config, adapters: Sequence[str], device: str, reference: Sequence[Scored]) -> Any:
+    """The base alone, with the positions that the adapters were trained with.
+
+    Where the tuned model knows more tokens, it gets rows for them, which nothing has trained.
+    """
+    from tunesmith.model.load import inference_dtype, load_model
+    from tunesmith.model.vocabulary import grow_rows, num_rows_of
+
+    dtype, num_rows = inference_dtype(config), reference[0].logits_TV.shape[-1]
+    model = load_model(config, dtype=dtype, device=device, for_training=False, adapters=adapters)
+    if num_rows_of(model) < num_rows:
+        grow_rows(model, num_rows)
+    return model
 
 
 def _verdicts(difference: Difference, effect: Difference | None, tolerance: float, stored: str) -> list[str]:

@@ -23,6 +23,8 @@ from torch import Tensor, nn
 
 from tunesmith.infer.engine import SamplingParams, num_new_tokens
 from tunesmith.infer.sampling import choose_tokens
+from tunesmith.model.growing_cache import growing_cache
+from tunesmith.model.kernels import PLAIN_ATTENTION
 from tunesmith.model.rope import context_length
 
 MAX_BATCH_TOKENS = 8192
@@ -69,8 +71,9 @@ def generating(model: Any, compute_dtype: torch.dtype = torch.float32) -> Iterat
     autocast = nullcontext() if compute_dtype == torch.float32 else torch.autocast(device_type, dtype=compute_dtype)
     try:
         if attention not in ("sdpa", "eager"):
-            # eager where the model's scores are capped (Gemma 2): the fused kernel would leave the cap out
-            base.set_attn_implementation("sdpa" if getattr(base, "_supports_sdpa", True) else "eager")
+            # eager where the model's scores are capped (Gemma 2), which the fused kernel would leave out, or on request
+            fused = getattr(base, "_supports_sdpa", True) and attention != PLAIN_ATTENTION
+            base.set_attn_implementation("sdpa" if fused else "eager")
         with evaluating(model), autocast:
             yield
     finally:
@@ -181,15 +184,17 @@ def _read_prompts(
     column_T = torch.arange(width, device=device)
     first_real = (width - lengths)[:, None]
     mask = (column_T >= first_real).long()
+    cache = growing_cache(model)
     output = model(
         input_ids=input_ids,
         attention_mask=mask,
         position_ids=(column_T - first_real).clamp(min=0),
+        past_key_values=cache,
         use_cache=True,
         return_dict=True,
         **last_row_only(model),
     )
-    logits, cache = output.logits[:, -1], output.past_key_values
+    logits = output.logits[:, -1]
     if len(distinct) == len(prompts):
         return logits, cache, mask, lengths
     number = {prompt: index for index, prompt in enumerate(distinct)}

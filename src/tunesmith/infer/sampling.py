@@ -12,6 +12,9 @@ import torch
 
 from tunesmith.infer.engine import SamplingParams
 
+NUCLEUS_TOKENS = 1024
+"""Among so many of the best tokens top-p looks first: ordering the whole vocabulary costs ten times as much."""
+
 
 def choose_token(
     logits_V: torch.Tensor, seen_ids: torch.Tensor, params: SamplingParams, generator: torch.Generator
@@ -39,8 +42,21 @@ def choose_tokens(
     if params.greedy:
         return logits_BV.argmax(-1).tolist()
     logits_BV = keep_top_k(logits_BV / params.temperature, params.top_k)
-    probs_BV = keep_top_p(logits_BV.softmax(-1), params.top_p).cpu()
-    return [int(torch.multinomial(row_V, 1, generator=g)) for row_V, g in zip(probs_BV, generators, strict=True)]
+    return draw(keep_top_p(logits_BV.softmax(-1), params.top_p).cpu(), generators)
+
+
+def draw(probs_BV: torch.Tensor, generators: Sequence[torch.Generator]) -> list[int]:
+    """One token of each row with these probabilities (which need not add up to 1), by one number of its generator.
+
+    One uniform number and a search in the summed probabilities: `torch.multinomial` draws V numbers per row, which at
+    16 rows and V = 49,152 took 15 % of the whole generation.
+    """
+    mass_BV = probs_BV.double().cumsum(-1)
+    whole_B = mass_BV[:, -1]
+    shares = [torch.rand((), dtype=torch.float64, generator=generator) for generator in generators]
+    # below the whole mass, also where the product is rounded up to it
+    points_B = torch.minimum(torch.stack(shares) * whole_B, whole_B.nextafter(torch.zeros_like(whole_B)))
+    return torch.searchsorted(mass_BV, points_B[:, None], right=True)[:, 0].tolist()
 
 
 def penalize_repetition(logits_V: torch.Tensor, seen_ids: torch.Tensor, penalty: float) -> torch.Tensor:
@@ -65,6 +81,10 @@ def keep_top_p(probs: torch.Tensor, top_p: float) -> torch.Tensor:
     """
     if top_p >= 1.0:
         return probs
-    ordered, order = probs.sort(descending=True)
+    num_tokens = probs.shape[-1]
+    for num_best in (min(NUCLEUS_TOKENS, num_tokens), num_tokens):
+        ordered, order = probs.topk(num_best)
+        if bool((ordered.sum(-1) > top_p).all()):
+            break
     mass_before = ordered.cumsum(-1) - ordered
     return torch.zeros_like(probs).scatter(-1, order, ordered.masked_fill(mass_before >= top_p, 0.0))

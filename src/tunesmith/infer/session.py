@@ -51,8 +51,8 @@ def open_session(resolved: Resolved, say: Callable[[str], None] = lambda line: N
     config = replace(resolved.config, model_name_or_path=located.model)
     renderer = open_renderer(config, located)
     say(f"talking to: {located.describe()}")
-    engine, option_notes = _open_engine(config, located, renderer)
-    notes = (*located.notes, *option_notes, *_effect_notes(located), *renderer.notes)
+    engine, base_notes = _open_engine(config, located, renderer)
+    notes = (*located.notes, *base_notes, *_effect_notes(located), *renderer.notes)
     return Session(engine, renderer, config, located, notes)
 
 
@@ -79,14 +79,16 @@ def open_renderer(config: Config, located: Located) -> Renderer:
 
 
 def _open_engine(config: Config, located: Located, renderer: Renderer) -> tuple[Engine, list[str]]:
-    """The engine, and what the user should know about positions and attention."""
+    """The engine, and what the user should know about its base model, positions and attention."""
     import torch
 
     from tunesmith.infer.hf import HFEngine
-    from tunesmith.model.load import load_for_inference, model_options
+    from tunesmith.model.load import check_base_model, load_for_inference, model_options
 
     device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    _, notes = model_options(config, for_training=False, adapters=located.adapters, device=device)
+    named = replace(config, adapter_name_or_path=located.adapters)
+    notes = check_base_model(named, torch.device(device), for_training=False)
+    notes += model_options(config, for_training=False, adapters=located.adapters, device=device)[1]
     return HFEngine(load_for_inference(config, located.adapters, device), renderer.tokenizer), notes
 
 

@@ -120,7 +120,7 @@ def group_loss(
         kl_N = kl_k3(tokens.logp_N, tokens.ref_logp_N)
         loss_N = loss_N + beta * kl_N
         metrics["kl"] = (kl_N.detach().sum(), num_tokens)
-    loss_sum, weight = _reduce(loss_N, sequence_N, num_answers, entry, max_tokens)
+    loss_sum, weight = _reduce(loss_N, sequence_N, num_answers, form, max_tokens)
     return StepOut(loss_sum, weight, metrics)
 
 
@@ -133,15 +133,23 @@ def _ratio(tokens: GroupTokens, entry: GroupForm, num_answers: int) -> Tensor:
     return log_ratio_N.exp()
 
 
-def _reduce(
-    loss_N: Tensor, sequence_N: Tensor, num_answers: int, entry: GroupForm, max_tokens: int
-) -> tuple[Tensor, Tensor]:
+def _reduce(loss_N: Tensor, sequence_N: Tensor, num_answers: int, form: str, max_tokens: int) -> tuple[Tensor, Tensor]:
     """(sum, weight): the sum over the weight, both taken over the global batch, is the loss of the form."""
-    if entry.divisor == "own_tokens":
-        weight, total = float(num_answers), sequence_mean(loss_N, sequence_N, num_answers).sum()
-    elif entry.divisor == "all_tokens":
-        weight, total = float(loss_N.numel()), loss_N.sum()
-    else:
-        assert max_tokens > 0, "dr_grpo divides by the longest answer allowed"
-        weight, total = float(num_answers * max_tokens), loss_N.sum()
+    by_answer = GROUP_FORMS[form].divisor == "own_tokens"
+    total = sequence_mean(loss_N, sequence_N, num_answers).sum() if by_answer else loss_N.sum()
+    weight = group_weight(form, num_answers, loss_N.numel(), max_tokens)
     return total, torch.tensor(weight, device=loss_N.device)
+
+
+def group_weight(form: str, num_answers: int, num_tokens: int, max_tokens: int) -> float:
+    """What the loss sum over these answers and their trained tokens is divided by.
+
+    It is known before the loss is, and adds up over micro-batches and ranks.
+    """
+    divisor = GROUP_FORMS[form].divisor
+    if divisor == "own_tokens":
+        return float(num_answers)
+    if divisor == "all_tokens":
+        return float(num_tokens)
+    assert max_tokens > 0, "dr_grpo divides by the longest answer allowed"
+    return float(num_answers * max_tokens)

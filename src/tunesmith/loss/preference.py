@@ -24,9 +24,6 @@ from torch.nn.functional import logsigmoid
 from tunesmith.loss.logspace import log1mexp
 from tunesmith.loss.segments import position_in_sequence, sequence_counts
 
-EXO_LABEL_SMOOTHING = 1e-3
-"""What the EXO paper takes; the loss is infinite at 0."""
-
 
 @dataclass(frozen=True, slots=True)
 class PairScores:
@@ -277,7 +274,7 @@ def length_weights(sequence_N: Tensor, pairs_P2: Tensor, alpha: float) -> Tensor
 
     Returns:
         weight_N (fp32), to multiply the policy's log-probabilities by; not the reference's, as in the public tool
-        and in TRL with precomputed reference scores. Liu et al. 2024, arXiv 2409.06411.
+        (TRL 1.16 weighs those too). Liu et al. 2024, arXiv 2409.06411.
     """
     num_sequences = pairs_P2.numel()
     counts_S = sequence_counts(sequence_N, num_sequences)

@@ -76,12 +76,14 @@ class Want:
         correct: whether the targets are the arg max; None: in evaluation only.
         values: the value head's output at every row position.
         function: numbers that need whole rows of logits.
+        temperature: what the logits are divided by before all this, where answers were sampled so.
     """
 
     logp: bool = True
     correct: bool | None = None
     values: bool = False
     function: LogitFunction | None = None
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,10 @@ class LogitTransform:
 
     scale: float = 1.0
     softcap: float | None = None
+
+    def at(self, temperature: float) -> LogitTransform:
+        """The same, then divided by a temperature: c/T tanh((s/T) x / (c/T)) is c tanh(s x / c) / T."""
+        return LogitTransform(self.scale / temperature, self.softcap and self.softcap / temperature)
 
 
 class HeadLogProb(torch.autograd.Function):

@@ -21,7 +21,8 @@ from torch import nn
 from tunesmith.errors import ModelError
 from tunesmith.model.merge import merge_attached
 from tunesmith.model.methods import loftq, pissa
-from tunesmith.model.methods.places import own_base
+from tunesmith.model.methods.places import LOFTQ_MARK, own_base
+from tunesmith.model.quantized_layers import count_packed, is_quantized
 from tunesmith.model.quiet import quiet_transformers
 from tunesmith.model.save import adapts_embedding
 from tunesmith.model.verify import verify_safetensors
@@ -54,7 +55,7 @@ def merge_adapters(model: Any, adapters: Sequence[str | Path]) -> Any:
 
     Raises: ModelError when an adapter is damaged or does not fit.
     """
-    if adapters and getattr(model, "is_quantized", False):
+    if adapters and is_quantized(model):
         raise ModelError(
             f"{adapters[0]} cannot be merged into a quantized base",
             why="an adapter is a small difference to weights; rounded to 4 or 8 bits again, most of it would be lost",
@@ -73,6 +74,14 @@ def load_adapter(model: Any, folder: str | Path, *, trainable: bool = False) -> 
     """
     path = Path(folder)
     require_adapter(path)
+    started_by_loftq = (path / LOFTQ_MARK).is_file()
+    if started_by_loftq and not is_quantized(model):
+        raise ModelError(
+            f"the adapter {path} fits the quantized base only (loftq_init with quantization_bit)",
+            why="it makes up for what quantizing lost; beside or within other weights that part would be wrong",
+            fix="use it with the quantization_bit that it was trained with; to merge an adapter, train it without "
+            "loftq_init, or with loftq_init and without quantization_bit",
+        )
     grow_for_adapter(model, path)
     stored = {name for name in verify_safetensors(path / ADAPTER_WEIGHTS) if name != "__metadata__"}
     try:
@@ -94,6 +103,8 @@ def load_adapter(model: Any, folder: str | Path, *, trainable: bool = False) -> 
             why="it would load without a word and do less than what was trained",
             fix=f"use the base model that it was trained on: {base_of(path) or 'not recorded'}",
         )
+    if started_by_loftq:
+        adapted.add_module("loftq_start", loftq.OnQuantizedBase())
     return adapted
 
 
@@ -142,9 +153,11 @@ def base_of(folder: Path) -> str | None:
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """(trainable, all) parameters; a tied matrix counts once."""
+    """(trainable, all) parameters; a tied matrix counts once, and a packed one with all weights that are in it."""
     parameters = list({id(p): p for p in model.parameters()}.values())
-    return sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)
+    packed, num_packed = count_packed(model)
+    num_all = sum(p.numel() for p in parameters if id(p) not in packed) + num_packed
+    return sum(p.numel() for p in parameters if p.requires_grad), num_all
 
 
 _SILENT_ALONE = ("lora_A", "lora_embedding_A", "lora_magnitude", ".base_layer.")

@@ -44,6 +44,7 @@ def document_attention(
     sliding_window: int | None = None,
     softcap: float | None = None,
     document_bounds: tuple[tuple[int, ...], ...] | None = None,
+    s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention within each document of a flat row.
@@ -52,6 +53,7 @@ def document_attention(
         query_BHTD, key_BHTD, value_BHTD: B = 1; the key and value may have fewer heads (grouped queries).
         document_bounds: the borders of each document's pieces, as in `data.collate.Batch.documents`.
         sliding_window: each token sees at most this many tokens, itself included.
+        s_aux: attention sinks, which are refused.
         softcap: scores are squashed to (-softcap, softcap) by tanh before the softmax (Gemma 2).
 
     Returns:
@@ -60,6 +62,12 @@ def document_attention(
     Raises:
         ModelError: the model's code did not hand the borders down to its attention layers.
     """
+    if s_aux is not None:
+        raise ModelError(
+            f"{type(module).__name__} has attention sinks (extra scores in every softmax), which training leaves out",
+            why="the model would be trained as another function than the one that is served",
+            fix="use a model without attention sinks; gpt_oss has them",
+        )
     if document_bounds is None:
         raise ModelError(
             f"{type(module).__name__} did not receive the document borders of the flat row",

@@ -8,6 +8,7 @@ training touches every block, but a single flipped bit between blocks would be m
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from tunesmith.model.verify import weight_files
@@ -19,7 +20,11 @@ NUM_BLOCKS = 64
 
 def weights_fingerprint(folder: Path) -> str:
     """sha256 over the weight files of a model folder, in order; prefixed by how it was taken."""
-    files = weight_files(folder)
+    return files_fingerprint(weight_files(folder))
+
+
+def files_fingerprint(files: Sequence[Path]) -> str:
+    """sha256 over files, in order; prefixed by how it was taken."""
     whole = sum(file.stat().st_size for file in files) <= WHOLE_LIMIT_BYTES
     digest = hashlib.sha256()
     for file in files:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import torch
 
 _MAGIC = b"GGUF"
+UNREADABLE = (ValueError, KeyError, OSError, IndexError)
+"""What readers of GGUF files raise on a damaged one."""
 
 
 def convert_gguf(gguf_file: Path, out_dir: Path, dtype: torch.dtype) -> list[str]:
@@ -36,7 +38,7 @@ def convert_gguf(gguf_file: Path, out_dir: Path, dtype: torch.dtype) -> list[str
             `out_dir` exists, or the file's end token is not in its vocabulary.
     """
     gguf_file, out_dir = Path(gguf_file).resolve(), Path(out_dir)
-    _check_source(gguf_file)
+    check_gguf(gguf_file)
     if out_dir.exists() and any(out_dir.iterdir()):
         raise ModelError(f"{out_dir} exists and is not empty", fix="Name a new folder, or remove this one.")
     with written_beside(out_dir) as part:
@@ -49,8 +51,8 @@ def convert_gguf(gguf_file: Path, out_dir: Path, dtype: torch.dtype) -> list[str
     return notes
 
 
-def _check_source(gguf_file: Path) -> None:
-    """Raise ModelError for what would otherwise surface deep inside a reader."""
+def check_gguf(gguf_file: Path) -> None:
+    """Raises: ModelError for what would otherwise surface deep inside a reader."""
     if not gguf_file.is_file():
         raise ModelError(f"no such GGUF file: {gguf_file}", fix="Give the path of a .gguf file.")
     with gguf_file.open("rb") as file:
@@ -80,13 +82,8 @@ def _unpack(gguf_file: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     try:
         loaded = AutoModelForCausalLM.from_pretrained(**place, dtype=dtype, **_dense())
         tokenizer = AutoTokenizer.from_pretrained(**place)
-    except (ValueError, KeyError, OSError, IndexError) as error:
-        raise ModelError(
-            f"cannot read {gguf_file}",
-            why=f"{type(error).__name__}: {error}",
-            fix="Compare the file's size with the publisher's (it may be cut short); "
-            "if it is whole, transformers does not know this architecture as GGUF yet.",
-        ) from error
+    except UNREADABLE as error:
+        raise unreadable(gguf_file, error) from error
     config = loaded.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
@@ -100,6 +97,16 @@ def _unpack(gguf_file: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     model.load_state_dict(state)
     return model, tokenizer
+
+
+def unreadable(gguf_file: Path, error: Exception) -> ModelError:
+    """What to raise when a reader stumbles over a GGUF file."""
+    return ModelError(
+        f"cannot read {gguf_file}",
+        why=f"{type(error).__name__}: {error}",
+        fix="Compare the file's size with the publisher's (it may be cut short); "
+        "if it is whole, transformers does not know this architecture as GGUF yet.",
+    )
 
 
 def _dense() -> dict[str, Any]:

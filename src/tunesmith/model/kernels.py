@@ -57,7 +57,7 @@ def _for_training(config: Config, model_type: str) -> AttentionChoice:
             f"the package {package} is not used"
         )
     if config.shift_attn:
-        return AttentionChoice(register_shifted_attention(config.cutoff_len, model_type), note)
+        return AttentionChoice(register_shifted_attention(config.cutoff_len, model_type, config.stage), note)
     if config.flash_attn == "disabled":
         AttentionInterface.register(PLAIN_ATTENTION, plain_document_attention)
         AttentionMaskInterface.register(PLAIN_ATTENTION, _no_mask)

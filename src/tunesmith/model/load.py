@@ -17,9 +17,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from tunesmith.config import Config
 from tunesmith.config.tokens import new_tokens
 from tunesmith.errors import ModelError
+from tunesmith.model.gguf_base import gguf_file_of, gguf_note, unpacked
 from tunesmith.model.kernels import choose_attention
 from tunesmith.model.moe import experts_per_token
 from tunesmith.model.parameters import random_model
+from tunesmith.model.quantize import check_base, plan_loading
+from tunesmith.model.quantized_layers import is_quantized
 from tunesmith.model.quiet import quiet_transformers
 from tunesmith.model.rope import RopeDecision, apply_positions, decide_rope
 from tunesmith.model.verify import read_model_config, verify_model_folder, verify_tokenizer_folder
@@ -32,6 +35,8 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 def model_folder(config: Config) -> Path:
     """The local folder of `model_name_or_path`, downloaded first when it is a hub id and no such folder exists.
 
+    A GGUF file, or a folder with one, is unpacked into a cache folder once.
+
     Raises:
         ModelError: it is not set, not there, or cannot be downloaded.
     """
@@ -39,6 +44,9 @@ def model_folder(config: Config) -> Path:
     if not name:
         raise ModelError("`model_name_or_path` is not set", fix="set it to the folder of the base model")
     path = Path(name).expanduser()
+    gguf_file = gguf_file_of(path)
+    if gguf_file is not None:
+        return unpacked(gguf_file, config.cache_dir)
     if path.exists() or not HUB_ID.match(name) or path.parent.is_dir():
         return path
     return _download(name, config)
@@ -94,6 +102,24 @@ def _base_tokenizer(folder: Path) -> Any:
         ) from err
 
 
+def check_base_model(config: Config, device: torch.device, *, for_training: bool) -> list[str]:
+    """Whether the base model can be loaded as asked, before its weights are read.
+
+    Returns:
+        Notes for the user on what is done otherwise than the settings or the files may suggest.
+
+    Raises:
+        ModelError: it cannot be loaded so on this device, or a package is missing.
+    """
+    folder = model_folder(config)
+    if for_training and config.train_from_scratch:
+        return []  # no weights are needed; `load_model` reads the configuration only
+    verify_model_folder(folder)
+    gguf_file = gguf_file_of(Path(str(config.model_name_or_path)).expanduser())
+    notes = [gguf_note(gguf_file, folder)] if gguf_file else []
+    return notes + check_base(config, folder, device, for_training=for_training)
+
+
 def load_model(
     config: Config,
     *,
@@ -121,7 +147,7 @@ def load_model(
         model = random_model(settings, folder, seed=config.seed, dtype=dtype, attention=attention)
         return model.to(device).eval()
     verify_model_folder(folder)
-    refuse_quantized(folder)
+    plan = plan_loading(config, folder, dtype, torch.device(device), for_training=for_training)
     try:
         with quiet_transformers():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -132,6 +158,7 @@ def load_model(
                 trust_remote_code=False,
                 use_safetensors=True,
                 output_loading_info=True,
+                **plan.arguments,
             )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as err:
         raise ModelError(
@@ -141,7 +168,7 @@ def load_model(
         ) from err
     model, report = loaded
     _refuse_partial(folder, model, report)
-    return model.to(device).eval()
+    return plan.finish(model).eval()
 
 
 def _settings(
@@ -185,18 +212,6 @@ def _model_settings(folder: Path) -> Any:
         ) from err
 
 
-def refuse_quantized(folder: Path) -> None:
-    """Raises: ModelError when the folder holds quantized weights, which nothing here can use yet."""
-    quantization = getattr(AutoConfig.from_pretrained(folder, trust_remote_code=False), "quantization_config", None)
-    if quantization:
-        method = quantization.get("quant_method", "?") if isinstance(quantization, dict) else quantization.quant_method
-        raise ModelError(
-            f"{folder} holds quantized weights ({method})",
-            why="training on and merging into quantized weights is not available yet; merging would lose the update",
-            fix="use the original, unquantized model",
-        )
-
-
 def _refuse_partial(folder: Path, model: Any, report: dict[str, Any]) -> None:
     """Weights that the files do not hold would be random: never go on with them."""
     missing = sorted(report.get("missing_keys", ()))
@@ -221,7 +236,8 @@ def load_for_inference(config: Config, adapters: Sequence[str] = (), device: tor
 
     dtype = inference_dtype(config)
     model: nn.Module = load_model(config, dtype=dtype, device=device, for_training=False, adapters=adapters)
-    return attach_adapters(model, adapters).to(device).eval()
+    adapted = attach_adapters(model, adapters)
+    return adapted.eval() if is_quantized(adapted) else adapted.to(device).eval()
 
 
 def inference_dtype(config: Config) -> torch.dtype:

@@ -12,11 +12,23 @@ from typing import Any
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
+from tunesmith.errors import ModelError
+from tunesmith.model.quantized_layers import is_quantized
+
 
 def merge_attached(adapted: Any) -> Any:
-    """The plain model behind a PEFT model, its active adapter merged. A model without adapters comes back as it is."""
+    """The plain model behind a PEFT model, its active adapter merged. A model without adapters comes back as it is.
+
+    Raises: ModelError when the base is quantized.
+    """
     if not hasattr(adapted, "merge_and_unload"):
         return adapted
+    if is_quantized(adapted):
+        raise ModelError(
+            "the adapter cannot be merged: the weights of the base are quantized",
+            why="added to rounded weights and rounded again, most of what was learnt would be lost",
+            fix="merge into the original, unquantized model (remove quantization_bit)",
+        )
     untie_where_adapted(adapted)
     for layer in adapted.modules():
         if isinstance(layer, BaseTunerLayer):

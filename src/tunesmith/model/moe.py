@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from tunesmith.errors import ConfigError, ModelError
@@ -34,7 +35,7 @@ class RouterTap:
         self.coefficient = coefficient
         self.top_k = experts_per_token(base.config)
         self._taken: list[Tensor] = []
-        self._is_open = False
+        self._is_open = self._with_gradients = False
         decoder = base.get_decoder()
         decoder.register_forward_pre_hook(self._ask, with_kwargs=True)
         decoder.register_forward_hook(self._keep)
@@ -48,9 +49,12 @@ class RouterTap:
         router_logits = self._take()
         return router_balance_loss(router_logits, router_logits[0].shape[-1], self.top_k, None, load)
 
-    def open(self) -> None:
-        """Keep router logits from now on."""
-        self._taken, self._is_open = [], True
+    def open(self, *, with_gradients: bool) -> None:
+        """Keep the router logits of the passes that follow, as far as they have gradients, or have none.
+
+        A stage that also runs a reference in its step does so without gradients: that pass is not the model's own.
+        """
+        self._taken, self._is_open, self._with_gradients = [], True, with_gradients
 
     def close(self) -> None:
         """Keep none, and let go of those that were kept: an evaluation has no use for them."""
@@ -66,12 +70,15 @@ class RouterTap:
             )
         return taken
 
+    def _is_wanted(self) -> bool:
+        return self._is_open and torch.is_grad_enabled() == self._with_gradients
+
     def _ask(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> tuple[Any, dict[str, Any]] | None:
-        return (args, {**kwargs, "output_router_logits": True}) if self._is_open else None
+        return (args, {**kwargs, "output_router_logits": True}) if self._is_wanted() else None
 
     def _keep(self, module: nn.Module, _args: Any, output: Any) -> None:
         router_logits = getattr(output, "router_logits", None)
-        if self._is_open and router_logits:
+        if self._is_wanted() and router_logits:
             self._taken += [logits.flatten(0, -2) for logits in router_logits if logits is not None]
 
 

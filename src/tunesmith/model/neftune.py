@@ -18,9 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tunesmith.data.collate import Document
 from tunesmith.errors import ModelError
-
-Document = tuple[int, ...]
 
 
 class EmbeddingNoise:
@@ -46,8 +45,7 @@ class EmbeddingNoise:
             hook.remove()
 
     def _note_borders(self, module: nn.Module, _args: Any, kwargs: Mapping[str, Any]) -> None:
-        bounds = kwargs.get("document_bounds")
-        self._documents = None if bounds is None else as_documents(bounds)
+        self._documents = kwargs.get("document_bounds")
 
     def _add_noise(self, module: nn.Module, _args: Any, embeddings_BTD: Tensor) -> Tensor | None:
         if not module.training:
@@ -79,10 +77,3 @@ def noise_limits(documents: Sequence[Document], alpha: float, width: int, device
         lengths += [prefix + max(branches, default=0), *(prefix + branch for branch in branches)]
     length_P = torch.tensor(lengths, dtype=torch.float32, device=device)
     return (alpha / torch.sqrt(length_P * width)).repeat_interleave(torch.tensor(counts, device=device))
-
-
-def as_documents(bounds: Sequence[int | Document]) -> tuple[Document, ...]:
-    """The borders of each document, from offsets b0 < b1 < ... of documents that follow each other, or as they are."""
-    if bounds and isinstance(bounds[0], int):
-        return tuple(pairwise(offset for offset in bounds if isinstance(offset, int)))
-    return tuple(document for document in bounds if isinstance(document, tuple))

@@ -12,7 +12,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from tunesmith.model.folder import open_permissions
-from tunesmith.model.methods import pissa
+from tunesmith.model.methods import loftq, pissa
 from tunesmith.model.quiet import quiet_transformers
 
 
@@ -27,6 +27,9 @@ def save_weights(model: Any, folder: Path) -> None:
     if start is not None:
         pissa.save_as_lora(model, start, folder)
         return
+    mark = loftq.mark_of(model)
+    if mark is not None:
+        mark.write(folder)
     options: dict[str, Any] = {}
     if is_adapted(model):
         options = {"selected_adapters": [model.active_adapter], "save_embedding_layers": adapts_embedding(model)}

@@ -66,12 +66,13 @@ class Scorer(nn.Module):
             )
         return output.last_hidden_state.flatten(0, 1)
 
-    def logits(self, hidden_CD: Tensor) -> Tensor:
-        """The model's logits for some hidden states, (C, V) in fp32."""
+    def logits(self, hidden_CD: Tensor, temperature: float = 1.0) -> Tensor:
+        """The model's logits for some hidden states over a temperature, (C, V) in fp32."""
+        transform = self.transform.at(temperature)
         with self.autocast():
-            logits_CV = self._head[0](hidden_CD).float() * self.transform.scale
-        if self.transform.softcap is not None:
-            logits_CV = self.transform.softcap * torch.tanh(logits_CV / self.transform.softcap)
+            logits_CV = self._head[0](hidden_CD).float() * transform.scale
+        if transform.softcap is not None:
+            logits_CV = transform.softcap * torch.tanh(logits_CV / transform.softcap)
         return logits_CV
 
     def forward(self, batch: Batch, want: Want | None = None) -> TokenScores:
@@ -105,20 +106,21 @@ class Scorer(nn.Module):
         if type(head) is nn.Linear and want.function is None:
             bias = None if head.bias is None else head.bias.to(self.compute_dtype)
             weight = head.weight.to(self.compute_dtype)
+            transform = self.transform.at(want.temperature)
             logp_N, correct_N = head_log_prob(
-                hidden_ND, weight, targets_N, bias_V=bias, transform=self.transform, want_correct=with_correct
+                hidden_ND, weight, targets_N, bias_V=bias, transform=transform, want_correct=with_correct
             )
             return {"logp": logp_N} if correct_N is None else {"logp": logp_N, "correct": correct_N}
-        return self._score_by_logits(hidden_ND, targets_N, want.function)
+        return self._score_by_logits(hidden_ND, targets_N, want.function, want.temperature)
 
     def _score_by_logits(
-        self, hidden_ND: Tensor, targets_N: Tensor, function: LogitFunction | None
+        self, hidden_ND: Tensor, targets_N: Tensor, function: LogitFunction | None, temperature: float
     ) -> Mapping[str, Tensor]:
         """The same where the head is more than a matrix, or its logits are wanted: in chunks, made again for the
         backward pass."""
 
         def chunk(hidden: Tensor, targets: Tensor, part: slice) -> dict[str, Tensor]:
-            logits = self.logits(hidden)
+            logits = self.logits(hidden, temperature)
             logp = logits.log_softmax(-1).gather(-1, targets[:, None])[:, 0]
             own = {} if function is None else function(logits, targets, part)
             return {"logp": logp, "correct": logits.argmax(-1) == targets, **own}

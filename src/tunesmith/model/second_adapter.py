@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from peft.utils import get_peft_model_state_dict
+from torch import nn
 
 from tunesmith.errors import ModelError
 from tunesmith.model.adapters import ADAPTER_WEIGHTS, base_of, require_adapter
@@ -27,10 +28,9 @@ def add_adapter(model: Any, folder: Path, name: str) -> None:
     """
     require_adapter(folder)
     stored = {key for key in verify_safetensors(folder / ADAPTER_WEIGHTS) if key != "__metadata__"}
-    trainable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     fix = f"use one that was trained on this base model; this one was on {base_of(folder) or 'an unknown one'}"
     try:
-        with quiet_transformers():
+        with quiet_transformers(), _unchanged(model):
             model.load_adapter(str(folder), name, is_trainable=False)
             expected = set(get_peft_model_state_dict(model, adapter_name=name))
     except (RuntimeError, ValueError, KeyError, TypeError) as err:
@@ -43,19 +43,29 @@ def add_adapter(model: Any, folder: Path, name: str) -> None:
             where=differing[0],
             fix=fix,
         )
-    for parameter, was_trainable in trainable:
-        parameter.requires_grad_(was_trainable)
 
 
 @contextmanager
 def acting(model: Any, name: str) -> Iterator[None]:
     """Inside the block the adapter `name` acts in place of the model's own; afterwards everything is as before."""
     own = model.active_adapter
+    with _unchanged(model):
+        try:
+            model.set_adapter(name, inference_mode=True)
+            yield
+        finally:
+            model.set_adapter(own)
+
+
+@contextmanager
+def _unchanged(model: nn.Module) -> Iterator[None]:
+    """What is trainable and what is in training mode is afterwards as it was: PEFT decides both anew on each call."""
     trainable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    modes = [(module, module.training) for module in model.modules()]
     try:
-        model.set_adapter(name, inference_mode=True)
         yield
     finally:
-        model.set_adapter(own)
         for parameter, was_trainable in trainable:
             parameter.requires_grad_(was_trainable)
+        for module, was_training in modes:
+            module.training = was_training

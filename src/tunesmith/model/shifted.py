@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from tunesmith.data.collate import Document
 from tunesmith.errors import ConfigError
 from tunesmith.model.attention import document_attention
 
@@ -30,8 +31,6 @@ GROUP_SHARE = 4
 """A group is this part of cutoff_len."""
 SUPPORTED = ("llama", "mistral", "qwen2", "qwen3")
 """Model types whose layers all attend to the whole text; others have windows or several kinds of layers."""
-
-Border = int | tuple[int, ...]
 
 
 def shifted_attention(
@@ -42,7 +41,7 @@ def shifted_attention(
     attention_mask: Tensor | None,
     *,
     group_tokens: int,
-    document_bounds: Sequence[Border] | None = None,
+    document_bounds: tuple[Document, ...] | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
     """Attention within groups while `module` is training, full attention within each document otherwise.
@@ -79,19 +78,15 @@ def _halves(tensor_BHTD: Tensor) -> tuple[Tensor, Tensor]:
     return tensor_BHTD[:, :half], tensor_BHTD[:, half:]
 
 
-def grouped(document_bounds: Sequence[Border], group_tokens: int, shift: int) -> tuple[Border, ...]:
-    """The borders of documents with those of their groups: at `shift`, then every `group_tokens`.
+def grouped(documents: Sequence[Document], group_tokens: int, shift: int) -> tuple[Document, ...]:
+    """The (start, end) of each group of each document: borders at `shift`, then every `group_tokens`.
 
     Args:
-        document_bounds: offsets b0 < b1 < ... of documents that follow each other, or (start, end) of each.
+        documents: (start, end) of each.
     """
-    if document_bounds and isinstance(document_bounds[0], int):
-        offsets = [offset for offset in document_bounds if isinstance(offset, int)]
-        starts = [start for pair in pairwise(offsets) for start in _group_starts(*pair, group_tokens, shift)]
-        return (*starts, offsets[-1])
-    groups: list[Border] = []
-    for document in document_bounds:
-        assert isinstance(document, tuple) and len(document) == 2, "shift_attn is for plain documents (stages pt, sft)"
+    groups: list[Document] = []
+    for document in documents:
+        assert len(document) == 2, "stages with branching documents are refused when the attention is registered"
         groups += pairwise([*_group_starts(*document, group_tokens, shift), document[1]])
     return tuple(groups)
 
@@ -101,11 +96,17 @@ def _group_starts(start: int, end: int, group_tokens: int, shift: int) -> list[i
     return [start, *range(first, end, group_tokens)]
 
 
-def register_shifted_attention(cutoff_len: int, model_type: str) -> str:
+def register_shifted_attention(cutoff_len: int, model_type: str, stage: str = "sft") -> str:
     """Make the attention for groups of a quarter of `cutoff_len` a choice of `attn_implementation`; returns its name.
 
-    Raises: ConfigError when the model type or the length does not suit it.
+    Raises: ConfigError when the model type, the stage or the length does not suit it.
     """
+    if stage not in ("pt", "sft"):
+        raise ConfigError(
+            f"`shift_attn: true` does not fit stage {stage}",
+            why="it is for long plain texts; here several answers share one prompt",
+            fix="remove shift_attn",
+        )
     if model_type not in SUPPORTED:
         raise ConfigError(
             f"`shift_attn: true` does not fit a model of type {model_type}",

@@ -23,6 +23,7 @@ from tunesmith.config import Config
 from tunesmith.config.tokens import NewTokens
 from tunesmith.errors import ConfigError, ModelError
 from tunesmith.model.methods.modules import name_of
+from tunesmith.model.quantized_layers import is_quantized
 from tunesmith.model.verify import verify_safetensors
 
 ROWS_MULTIPLE = 64
@@ -88,7 +89,7 @@ def grow_rows(model: Any, num_rows: int) -> None:
     Raises:
         ConfigError: the model is quantized, so that rows cannot be added.
     """
-    if getattr(model, "is_quantized", False):
+    if is_quantized(model):
         raise ConfigError(
             "new tokens need new rows in the embeddings, which a quantized model cannot get",
             fix="remove quantization_bit, or add the tokens to the unquantized model first and use that",

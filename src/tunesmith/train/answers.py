@@ -8,17 +8,25 @@ their own, [prompt | answer | answer ...]: the prompt is computed once for a who
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from tunesmith.config import Config
+from tunesmith.data.collate import collate
 from tunesmith.data.plan import MicroBatch, plan_evaluation
 from tunesmith.data.store import ExampleStore, StoreBuilder
-from tunesmith.infer.batch import Rollout, generating, rollout
+from tunesmith.infer.batch import Rollout, evaluating, generating, rollout
 from tunesmith.infer.engine import SamplingParams
+from tunesmith.loss.scores import Want
+from tunesmith.model.scorer import Scorer
+from tunesmith.train.rewards.combine import Scored
 from tunesmith.train.rewards.sample import Sample, samples_of
 from tunesmith.train.stage import Step
+
+EVALUATION_STEP = 1 << 40
+"""In place of a step's number where held-out prompts are answered: every evaluation draws the same random numbers."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,76 @@ def _store(prompts: ExampleStore, indices: Sequence[int], rollouts: Sequence[Rol
     return builder.build()
 
 
+def prompts_of(store: ExampleStore, indices: Sequence[int]) -> ExampleStore:
+    """The prompts of some conversations of a store: each example up to the first token of its last answer.
+
+    That is what inference is fed: the header of the answer belongs to what is not trained.
+    """
+    builder = StoreBuilder()
+    for index in indices:
+        ids, weights = store.example(index)
+        untrained = np.flatnonzero(weights[: np.flatnonzero(weights)[-1]] == 0)
+        start = int(untrained[-1]) + 1 if len(untrained) else 0
+        assert start > 0, "an answer follows a prompt"
+        builder.add(ids[:start].tolist(), [0.0] * start, store.ref(index))
+    return builder.build()
+
+
 def micro_batches(store: ExampleStore, config: Config) -> tuple[MicroBatch, ...]:
     """The examples of a rank's own store in flat micro-batches; one place holder where there are none."""
     assert config.micro_batch_tokens is not None
     return plan_evaluation(store.lengths.tolist(), config.micro_batch_tokens, 1).micro_batches[0] or ((),)
+
+
+def trained_places(store: ExampleStore, micro: MicroBatch) -> npt.NDArray[np.int64]:
+    """Where the N supervised tokens of a micro-batch stand in the store, in the order of the batch.
+
+    Every example begins with a prompt, so that each of its trained tokens is predicted by another one.
+    """
+    return np.concatenate(
+        [store.offsets[i] + np.flatnonzero(store.example(i)[1]) for i in micro] or [np.zeros(0, np.int64)]
+    )
+
+
+def token_logp(
+    scorer: Scorer, store: ExampleStore, batches: Sequence[MicroBatch], temperature: float
+) -> npt.NDArray[np.float32]:
+    """log-probability of every trained token of a rank's own store, float32[T], 0 elsewhere; without dropout.
+
+    Args:
+        temperature: of sampling: the logits are divided by it, as they were then.
+    """
+    logp_T = np.zeros(store.num_tokens, np.float32)
+    device = next(scorer.parameters()).device
+    with evaluating(scorer):
+        for micro in batches:
+            scores = scorer(collate(store, micro).to(device), Want(correct=False, temperature=temperature))
+            logp_T[trained_places(store, micro)] = scores.logp_N.cpu().numpy()
+    return logp_T
+
+
+def answer_totals(answers: Answers, scored: Scored, elapsed_s: float = 0.0) -> dict[str, tuple[float, float]]:
+    """(sum, weight) of what is reported of a rank's answers; every rank has the same names.
+
+    Args:
+        elapsed_s: the time that sampling and scoring took; `rollout_tokens_per_s` is a rank's.
+    """
+    num = float(len(answers.rollouts))
+    num_tokens = float(sum(len(answer.ids) for answer in answers.rollouts))
+    return {
+        "reward": (sum(scored.totals), num),
+        **{f"rewards/{name}": (sum(scores), num) for name, scores in scored.by_source.items()},
+        "completion_length": (num_tokens, num),
+        "finished": (float(sum(answer.finished for answer in answers.rollouts)), num),
+        "rollout_tokens_per_s": (num_tokens, elapsed_s),
+    }
+
+
+def without_unfinished(store: ExampleStore, rollouts: Sequence[Rollout]) -> ExampleStore:
+    """The store with no weight on answers that were cut at the length limit; they stay in the count of answers."""
+    finished = iter(rollouts)
+    kept: list[bool] = []
+    for index in range(len(store)):
+        kept.append(False)  # the prompt, which is never trained on
+        kept += [next(finished).finished for _ in range(store.num_sequences(index))]
+    return replace(store, weights=np.where(np.repeat(kept, store.piece_sizes), store.weights, np.float32(0)))

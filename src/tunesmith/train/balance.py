@@ -36,7 +36,7 @@ class ExpertBalance:
         Args:
             batches: this rank's micro-batches, each made when the random generators have been set for it.
         """
-        self._tap.open()
+        self._tap.open(with_gradients=False)
         self._sum = 0.0
         load: ExpertLoad | None = None
         for batch in batches:
@@ -47,6 +47,7 @@ class ExpertBalance:
             load = counted if load is None else load + counted
         assert load is not None, "a rank without work still has a place-holder batch"
         *assigned, num_tokens = self._runtime.sum([*load.assigned_E.tolist(), load.num_tokens])
+        self._tap.open(with_gradients=True)
         self._load = ExpertLoad(torch.tensor(assigned, dtype=torch.float64), num_tokens)
 
     def part(self, batch: Batch) -> Tensor:

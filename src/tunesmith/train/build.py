@@ -22,6 +22,7 @@ def build_model(
     source: Path | None,
     tokenizer: Any = None,
     say: Callable[[str], None] = lambda line: None,
+    device: torch.device | str = "cpu",
 ) -> Any:
     """The base model, or a whole model from the folder `source`, with its trainable parameters chosen.
 
@@ -29,10 +30,11 @@ def build_model(
         dtypes: of the frozen and of the trainable weights.
         tokenizer: the run's, where it may have tokens that the base model does not know.
         say: told what was decided without being asked for.
+        device: where a base model that adapters stand beside is loaded to: quantized weights are packed there.
     """
     frozen, trainable = dtypes
     if config.trains_adapter:
-        base = load_model(config, dtype=frozen, adapters=config.adapter_name_or_path)
+        base = load_model(config, dtype=frozen, device=device, adapters=config.adapter_name_or_path)
         return prepare_trainable(base, config, trainable, tokenizer, say)
     if source is not None:
         config = _saved_model(config, source)

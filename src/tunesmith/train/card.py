@@ -11,6 +11,12 @@ import yaml
 from tunesmith import __version__
 from tunesmith.config import Config
 
+_NO_RESULT = ("runtime", "samples_per_second")
+_USE = {
+    "rm": "\nA reward model: the score of an answer is the number that the value head (`value_head.safetensors`) gives "
+    "at the last token of prompt and answer.\n"
+}
+
 
 def write_card(folder: Path, config: Config, results: Mapping[str, Any], ledger_lines: list[str]) -> None:
     """Write README.md with the front matter that model hubs read."""
@@ -33,12 +39,17 @@ def write_card(folder: Path, config: Config, results: Mapping[str, Any], ledger_
     }
     if "eval_loss" in results:
         facts["Evaluation loss"] = f"{results['eval_loss']:.4f}"
+    facts |= {
+        f"`{name}`": f"{value:.4f}"
+        for name, value in results.items()
+        if name.startswith("eval_") and name != "eval_loss" and not name.endswith(_NO_RESULT)
+    }
     rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
     ledger = "\n".join(ledger_lines)
     text = (
         f"---\n{yaml.safe_dump(front, allow_unicode=True, sort_keys=False)}---\n\n"
         f"# {folder.name}\n\n"
         f"Trained with Tunesmith {__version__}. `run.yaml` holds the settings, `ledger_summary.json` the account of "
-        f"every row.\n\n| | |\n|---|---|\n{rows}\n\n## Rows\n\n```\n{ledger}\n```\n"
+        f"every row.\n{_USE.get(config.stage, '')}\n| | |\n|---|---|\n{rows}\n\n## Rows\n\n```\n{ledger}\n```\n"
     )
     (folder / "README.md").write_text(text, encoding="utf-8")

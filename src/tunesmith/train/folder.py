@@ -21,7 +21,10 @@ from tunesmith.errors import ConfigError, ResumeError
 from tunesmith.model.checkpoints import checkpoints, why_incomplete
 from tunesmith.model.methods.places import METHOD_FOLDERS
 from tunesmith.model.rope import RECORD_FILE
+from tunesmith.model.value_head import VALUE_HEAD
 from tunesmith.train.checkpoint import newest_complete, remove_parts
+from tunesmith.train.predict import PREDICT_RESULTS, PREDICTIONS
+from tunesmith.train.samplelog import SAMPLES_FILE
 from tunesmith.train.sinks import RUN_LOG, TRAINER_LOG
 from tunesmith.train.state import STATE_FILE
 
@@ -37,7 +40,11 @@ RUN_FILES = (
     "train_results.json",
     "eval_results.json",
     "ledger.jsonl",
+    SAMPLES_FILE,
     "ledger_summary.json",
+    PREDICTIONS,
+    PREDICT_RESULTS,
+    VALUE_HEAD,
     RECORD_FILE,
     *WEIGHT_FILES,
 )
@@ -134,12 +141,13 @@ def _absolute(resolved: Resolved) -> dict[str, str | list[str]]:
     found: dict[str, str | list[str]] = {
         "dataset_dir": str((beside if beside.is_dir() else Path(config.dataset_dir)).resolve())
     }
-    for key in ("model_name_or_path", "output_dir", "new_special_tokens_config"):
+    for key in ("model_name_or_path", "output_dir", "ref_model", "new_special_tokens_config"):
         value = getattr(config, key)
         if value is not None:
             found[key] = str(Path(value).resolve()) if Path(value).exists() else value
-    if config.adapter_name_or_path:
-        found["adapter_name_or_path"] = [str(Path(a).resolve()) for a in config.adapter_name_or_path]
+    for key in ("adapter_name_or_path", "ref_model_adapters"):
+        if getattr(config, key):
+            found[key] = [str(Path(a).resolve()) for a in getattr(config, key)]
     return found
 
 

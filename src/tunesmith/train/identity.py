@@ -16,6 +16,7 @@ from tunesmith.data.prepare import Prepared
 from tunesmith.model.adapters import ADAPTER_WEIGHTS, require_adapter
 from tunesmith.model.fingerprint import file_sha256, weights_fingerprint
 from tunesmith.model.load import model_folder
+from tunesmith.model.quantize import quantization_words
 from tunesmith.render import Renderer
 from tunesmith.train.checkpoint import Identity
 
@@ -40,14 +41,19 @@ def identify(config: Config, renderer: Renderer, prepared: Prepared, plan: PlanS
         "tokenizer": contract["tokenizer_sha256"],
         "base weights": _base_weights(config),
         **{f"adapter {name}": file_sha256(Path(name) / ADAPTER_WEIGHTS) for name in config.adapter_name_or_path},
-        "method": _method(config),
+        "method": _method(config) + _base_precision(config),
         "optimizer": describe_state(config),
         **({"positions": f"rope_scaling {config.rope_scaling}"} if config.rope_scaling else {}),
         **{f"description of {token}": text for token, text in new_tokens(config).descriptions.items()},
         "batch layout": _layout(plan),
     }
-    may_change = {key: str(getattr(config, key)) for key in MAY_CHANGE}
+    may_change = {key: str(getattr(config, key)) for key in (*MAY_CHANGE, *_of_stage(config))}
     return Identity(must_match, {**may_change, "number of ranks": str(plan.world_size)})
+
+
+def _of_stage(config: Config) -> list[str]:
+    """What the stage's loss, reference and rewards depend on."""
+    return [name for name, spec in specs().items() if spec.group.name == "rlhf" and config.stage in spec.stages]
 
 
 def _base_weights(config: Config) -> str:
@@ -99,3 +105,9 @@ _TOKENS = ("resize_vocab", "init_special_tokens")
 
 def _is_default(config: Config, key: str) -> bool:
     return bool(getattr(config, key) == specs()[key].default)
+
+
+def _base_precision(config: Config) -> str:
+    """In how many bits the base model computes, as the end of the method."""
+    words = quantization_words(config)
+    return f", base in {words}" if words else ""

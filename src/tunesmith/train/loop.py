@@ -177,7 +177,7 @@ class Loop:
         self._grad_norm = self._clip(loss, update)
         self._apply()
         aux = {"aux_loss": (self.balance.end_step(), 1.0)} if self.balance else {}
-        return Sums({**sums.totals, **aux, "loss": (loss, 1.0)})
+        return Sums({**sums.totals, **update.metrics, **aux, "loss": (loss, 1.0)})
 
     def _batches(self, update: Update, place: int) -> Iterator[Batch]:
         """This rank's micro-batches of an update, the random generators set anew before each."""

@@ -19,8 +19,9 @@ per computed and s bytes per stored number (bf16 computing on fp32 weights: c = 
     heads            4        log of the softmax sums                  plain formula: + 8 x tokens of the longest text
     adapted layers   c x rank; with dropout 1.5c per input (it and the noise, less what is then not kept)
 
-On a CPU freed blocks that the C library keeps are added (`SCATTERED_SHARE`). With checkpointing a layer keeps only its input (s x hidden size), and one layer at a time has the above while its
-backward pass runs. The backward pass holds the gradients of one layer's activations besides.
+With checkpointing a layer keeps only its input (s x hidden size), and one layer at a time has the above while its
+backward pass runs. The backward pass holds the gradients of one layer's activations besides. On a CPU freed blocks
+that the C library keeps are added (`SCATTERED_SHARE`).
 
 The per-layer numbers are those that autograd keeps for a Llama in transformers 5 (held by a test, to 2 %). Models of
 another make differ: an MLP without gate keeps less, experts are counted by the width that a token uses.

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,9 +33,11 @@ from tunesmith.data.plan import plan_evaluation
 from tunesmith.data.store import ExampleStore
 from tunesmith.errors import ModelError
 from tunesmith.loss.scores import Want
-from tunesmith.model.adapters import ADAPTER_WEIGHTS, attach_adapters
+from tunesmith.model.adapters import ADAPTER_WEIGHTS, attach_adapters, require_adapter
 from tunesmith.model.fingerprint import file_sha256, weights_fingerprint
 from tunesmith.model.load import load_model, load_tokenizer, model_folder
+from tunesmith.model.quantize import quantization_words
+from tunesmith.model.quantized_layers import is_quantized
 from tunesmith.model.scorer import Scorer
 from tunesmith.train.stage import Setup
 
@@ -79,7 +81,8 @@ def make_reference(setup: Setup) -> Reference:
     config, model = setup.config, setup.scorer.model
     own = {key: value for key, value in setup.fingerprint.items() if key.startswith(_OF_WEIGHTS)}
     if config.ref_model:
-        return _other_model(setup)
+        bits = config.ref_model_quantization_bit
+        return frozen_model(setup, "ref_model", config.ref_model, config.ref_model_adapters, bits)
     is_adapted = hasattr(model, "disable_adapter")
     continued = is_adapted and bool(config.adapter_name_or_path) and not config.create_new_adapter
     if config.ref_policy == "base" and is_adapted:
@@ -104,23 +107,49 @@ def make_reference(setup: Setup) -> Reference:
 _OF_WEIGHTS = ("base weights", "adapter", "method", "tokenizer", "compute")
 
 
-def _other_model(setup: Setup) -> Reference:
-    config, scorer = setup.config, setup.scorer
-    source = replace(config, model_name_or_path=config.ref_model, adapter_name_or_path=config.ref_model_adapters)
-    require_same_vocabulary(setup, load_tokenizer(source), "ref_model", str(config.ref_model))
+def frozen_model(
+    setup: Setup, key: str, name: str, adapters: Sequence[str], quantization_bit: int | None = None
+) -> Reference:
+    """Another model beside the trained one, the one that the setting `key` names.
+
+    Args:
+        quantization_bit: its own bits, not those of the trained model; None loads it as it is stored.
+
+    Raises:
+        ModelError: it cannot be loaded, or has another vocabulary.
+    """
+    scorer, device = setup.scorer, setup.runtime.device
+    source = replace(
+        setup.config,
+        model_name_or_path=name,
+        adapter_name_or_path=tuple(adapters),
+        quantization_bit=quantization_bit,
+        train_from_scratch=False,
+        add_tokens=(),
+        add_special_tokens=(),
+        new_special_tokens_config=None,
+    )
+    for adapter in adapters:
+        require_adapter(Path(adapter))
     dtype = scorer.compute_dtype
-    model = attach_adapters(load_model(source, dtype=dtype, device=setup.runtime.device), config.ref_model_adapters)
+    try:
+        require_same_vocabulary(setup, load_tokenizer(source), key, name)
+        model = attach_adapters(load_model(source, dtype=dtype, device=device), adapters)
+    except ModelError as err:  # which speaks of the model as if it were the one that is trained
+        err.where = err.where or f"{key}: {name}"
+        err.fix = err.fix.replace("model_name_or_path", key)
+        raise
     model.requires_grad_(False)
-    other = Scorer(model.to(setup.runtime.device), dtype, scorer.device_type)
-    hashes = {"reference": weights_fingerprint(model_folder(source))}
-    for name in config.ref_model_adapters:
-        hashes[f"reference adapter {name}"] = file_sha256(Path(name) / ADAPTER_WEIGHTS)
+    other = Scorer(model if is_quantized(model) else model.to(device), dtype, scorer.device_type)
+    hashes = {"reference": weights_fingerprint(model_folder(source)), "bits": quantization_words(source) or "as stored"}
+    for adapter in adapters:
+        hashes[f"reference adapter {adapter}"] = file_sha256(Path(adapter) / ADAPTER_WEIGHTS)
 
     @contextmanager
     def nothing() -> Iterator[None]:
         yield
 
-    return Reference(other, f"ref_model: {config.ref_model}", {**hashes, "compute": str(dtype)}, nothing)
+    return Reference(other, f"{key}: {name}", {**hashes, "compute": str(dtype)}, nothing)
 
 
 def require_same_vocabulary(setup: Setup, other: Any, key: str, name: str) -> None:

@@ -24,11 +24,13 @@ from tunesmith.data.store import ExampleStore
 from tunesmith.errors import ConfigError
 from tunesmith.model.adapters import count_parameters, leave_inputs_to_autocast
 from tunesmith.model.checkpoints import checkpoints
-from tunesmith.model.load import load_tokenizer, model_folder, model_options
+from tunesmith.model.load import check_base_model, load_tokenizer, model_folder, model_options
 from tunesmith.model.methods.files import write_at_end, write_at_start
 from tunesmith.model.moe import RouterTap
 from tunesmith.model.neftune import EmbeddingNoise
 from tunesmith.model.parameters import parameter_lines, upcast_norms
+from tunesmith.model.quantize import quantization_words
+from tunesmith.model.quantized_layers import stored_bytes
 from tunesmith.model.quiet import quiet_transformers
 from tunesmith.model.save import save_into, save_weights, tokenizer_files, write_files
 from tunesmith.model.scorer import Scorer, verify_scorer
@@ -55,6 +57,7 @@ from tunesmith.train.loop import Loop
 from tunesmith.train.memory import memory_need
 from tunesmith.train.optim import check_optimizer, make_optimizer, settled_weights, updates_in_backward
 from tunesmith.train.plots import plot_metrics
+from tunesmith.train.predict import PREDICTIONS, predict, write_predictions
 from tunesmith.train.runtime import Runtime, available_memory_bytes, peak_memory_bytes, precision, seed_everything
 from tunesmith.train.schedule import make_schedule
 from tunesmith.train.settings import (
@@ -105,12 +108,13 @@ class Run:
     def execute(self) -> int:
         """Train and leave the run folder complete."""
         self.folder = Path(str(self.config.output_dir))
+        base_notes = check_base_model(self.config, self.runtime.device, for_training=True)
         passed_over: list[str] = []
         start = run_folder.find_start(self.resolved, passed_over.append)
-        self.stage: Stage = STAGES.get(self.config.stage)(self.config)
         dtypes = precision(self.resolved, self.runtime.device)
         passed_over += check_optimizer(self.config, self.runtime.device, self.runtime.world_size)
         self.resolved = decide_layout(self.resolved, self.runtime.device)
+        self.stage: Stage = STAGES.get(self.config.stage)(self.config)
         self.tokenizer = load_tokenizer(self.config)
         self.rope, option_notes = model_options(
             self.config, for_training=True, adapters=self.config.adapter_name_or_path, device=self.runtime.device
@@ -118,12 +122,13 @@ class Run:
         self.renderer = load_renderer(self.config, self.tokenizer, _model_type(self.config))
         self.tokenizer.padding_side = "left"  # what generation in batches needs
         self.tokenizer_files = tokenizer_files(self.tokenizer)
-        need_eval = self.config.do_eval or self.config.eval_strategy != "no"
+        need_eval = self.config.do_eval or self.config.do_predict or self.config.eval_strategy != "no"
         self.prepared = prepare(self.config, self.renderer, self.resolved.config_dir, need_eval=need_eval)
+        self.stage.check_data([self.store, *self.prepared.evals.values()], self.resolved.config_dir)
         self.plan = plan_spec(self.config, self.runtime.world_size)
         self.identity = identify(self.config, self.renderer, self.prepared, self.plan)
         changes = check_identity(start, self.identity) if start else []
-        self._open(start, [*option_notes, *passed_over, *changes])
+        self._open(start, [*base_notes, *option_notes, *passed_over, *changes])
         self._announce_data()
         self._build_model(start, dtypes)
         self._build_loop(start, dtypes[0])
@@ -168,7 +173,14 @@ class Run:
         # there at once, unless the stage looks at the weights that the run started from
         put_back = start is not None and (config.trains_adapter or self.stage.needs_start)
         source = None if put_back else start
-        model = build_model(config, dtypes[1:], source, self.tokenizer, lambda line: self.reporter.say(f"note: {line}"))
+        model = build_model(
+            config,
+            dtypes[1:],
+            source,
+            self.tokenizer,
+            lambda line: self.reporter.say(f"note: {line}"),
+            self.runtime.device,
+        )
         if self.runtime.is_main:
             write_at_start(model, config, self.tokenizer, self.folder, is_resumed=start is not None)
         if compute != torch.float32:
@@ -179,13 +191,9 @@ class Run:
         if self.config.gradient_checkpointing:
             with quiet_transformers():
                 model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        num_trainable, num_all = count_parameters(model)
-        share = 100 * num_trainable / num_all
-        self.reporter.say(f"trainable params: {num_trainable:,} || all params: {num_all:,} || trainable%: {share:.4f}")
+        if words := quantization_words(config):
+            self.reporter.say(f"base model in {words}: {stored_bytes(model) / 1e9:.2f} GB of weights")
         self.model = model.to(self.runtime.device)
-        if config.print_param_status:
-            for line in parameter_lines(self.model):
-                self.reporter.say(line)
         if config.neftune_noise_alpha:
             EmbeddingNoise(self.model, config.neftune_noise_alpha)
         coefficient = config.moe_aux_loss_coef
@@ -194,8 +202,18 @@ class Run:
         self.scorer = Scorer(self.model, compute, self.runtime.device.type, head)
         self._prove_scores()
         self._prepare_stage(max(self._row_tokens()))
+        self._announce_parameters()
         if start is not None:
             self._put_back(start, only_head=not put_back)
+
+    def _announce_parameters(self) -> None:
+        """What is trained, as the stage has left it: its value head counts, a head that it does not read does not."""
+        num_trainable, num_all = count_parameters(self._trained)
+        share = 100 * num_trainable / num_all
+        self.reporter.say(f"trainable params: {num_trainable:,} || all params: {num_all:,} || trainable%: {share:.4f}")
+        if self.config.print_param_status:
+            for line in parameter_lines(self._trained):
+                self.reporter.say(line)
 
     def _put_back(self, checkpoint: Path, *, only_head: bool = False) -> None:
         """Take the trained weights from a checkpoint of this run."""
@@ -379,6 +397,10 @@ class Run:
         if self.loop.evaluator and self.config.do_eval:
             metrics = self.loop.evaluator.evaluate(self.loop.scorer)
             self.reporter.say("evaluation: " + _line(metrics))
+        lines: list[dict[str, Any]] = []
+        predicted: Mapping[str, float] = {}
+        if self.loop.evaluator and self.config.do_predict:
+            lines, predicted = predict(self.loop.evaluator, self.loop.scorer)
         if not self.runtime.is_main:
             return
         try:
@@ -396,7 +418,10 @@ class Run:
         run_folder.write_json(self.folder / "train_results.json", results)
         if metrics:
             run_folder.write_json(self.folder / "eval_results.json", {"epoch": self.state.epoch, **metrics})
-        run_folder.write_json(self.folder / "all_results.json", {**results, **metrics})
+        if lines:
+            write_predictions(self.folder, lines, predicted)
+            self.reporter.say(f"prediction: {_line(predicted)}; {len(lines):,} lines in {PREDICTIONS}")
+        run_folder.write_json(self.folder / "all_results.json", {**results, **metrics, **predicted})
         write_card(self.folder, self.config, {**results, **metrics}, self.prepared.ledger.summary_lines())
         if self.config.plot_loss:
             keys = [
@@ -437,9 +462,13 @@ class Run:
             style="bold",
         )
         self.reporter.say(f"everything lies in {self.folder}")
+        if self.config.stage == "rm":
+            self.reporter.say(f"it scores answers: set reward_model: {self.folder} in a run with stage: ppo or grpo")
+            return
         self.reporter.say(f"talk to it:  tunesmith chat {shown}")
         if self.config.trains_adapter:
-            self.reporter.say(f"merge it:    tunesmith export {shown} export_dir={self.folder}-merged")
+            unquantized = "" if self.config.quantization_bit is None else " quantization_bit=null"
+            self.reporter.say(f"merge it:    tunesmith export {shown} export_dir={self.folder}-merged{unquantized}")
 
 
 _NO_PLOT = {"eval_runtime", "eval_samples_per_second"}

@@ -43,8 +43,11 @@ def decide_layout(resolved: Resolved, device: torch.device) -> Resolved:
 def plan_spec(config: Config, world_size: int) -> PlanSpec:
     """The batch layout: rows (or packs) per optimizer step over all ranks, and how they are cut."""
     assert config.micro_batch_tokens is not None
+    per_rank = config.per_device_train_batch_size * config.gradient_accumulation_steps
+    if config.stage == "ppo":
+        per_rank *= config.ppo_buffer_size  # answered together, then learnt from in as many parts
     return PlanSpec(
-        rows_per_step=config.per_device_train_batch_size * config.gradient_accumulation_steps * world_size,
+        rows_per_step=per_rank * world_size,
         micro_batch_tokens=config.micro_batch_tokens,
         world_size=world_size,
         packing=bool(config.packing),

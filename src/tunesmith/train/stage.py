@@ -7,7 +7,7 @@ that holds the policy to a reference prepares it in `prepare`, one that makes it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from tunesmith.data.collate import Batch, collate
 from tunesmith.data.plan import MicroBatch, StepPlan, plan_evaluation
 from tunesmith.data.store import ExampleStore
 from tunesmith.errors import ConfigError
+from tunesmith.loss.scores import TokenScores, Want
 from tunesmith.loss.token import StepOut
 from tunesmith.registry import Registry
 from tunesmith.train.runtime import Runtime
@@ -60,6 +61,7 @@ class Update:
     """One optimizer update: this rank's micro-batches of a store, and what they weigh over all ranks.
 
     `members` are the examples of all ranks that the store knows, for messages; `num_tokens` counts all ranks.
+    `metrics` are (sum, weight) pairs of what the stage measured for this update, over all ranks already.
     """
 
     store: ExampleStore
@@ -67,6 +69,7 @@ class Update:
     weight: float
     members: tuple[int, ...]
     num_tokens: int
+    metrics: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,9 @@ class Stage:
         self.config = config
         self.state: dict[str, Any] = {}
 
+    def check_data(self, stores: Sequence[ExampleStore], config_dir: Path) -> None:
+        """Refuse settings and rows that the stage cannot use, before the weights are read. Raises: UserError."""
+
     def prepare(self, setup: Setup) -> None:
         """Get ready, once, before the first step. Raises: UserError for what cannot work."""
 
@@ -152,6 +158,10 @@ class Stage:
     def before_update(self, scorer: nn.Module, update: Update, runtime: Runtime) -> None:
         """Look at all micro-batches of an update before the first is learnt from."""
 
+    def before_evaluation(self, scorer: nn.Module, update: Update, runtime: Runtime) -> None:
+        """The same for an evaluation set. A stage that learns in `before_update` must not learn from it."""
+        self.before_update(scorer, update, runtime)
+
     def step(self, scorer: nn.Module, batch: Batch) -> StepOut:
         """Loss sum, weight and metrics of one micro-batch."""
         raise NotImplementedError
@@ -162,10 +172,20 @@ class Stage:
         update = planned_update(plan, store, self.example_weights(store), runtime)
         sums = Sums()
         with torch.no_grad():
-            self.before_update(scorer, update, runtime)
+            self.before_evaluation(scorer, update, runtime)
             for micro in update.micro_batches:
                 sums.add(self.step(scorer, collate(store, micro).to(runtime.device)))
         return sums
+
+    def predict(
+        self, scorer: nn.Module, store: ExampleStore, runtime: Runtime, micro_batch_tokens: int
+    ) -> list[dict[str, Any]]:
+        """What `do_predict` writes down, a line per example, the same on every rank. Only where the rules allow it."""
+        raise NotImplementedError
+
+    def judge(self, lines: list[dict[str, Any]]) -> dict[str, float]:
+        """Metrics over the lines of `predict`."""
+        raise NotImplementedError
 
     def summarize(self, means: dict[str, float]) -> dict[str, float]:
         """Further metrics that follow from the means of an evaluation."""
@@ -180,6 +200,24 @@ def planned_update(plan: StepPlan, store: ExampleStore, weights: npt.NDArray[np.
     return Update(store, plan.micro_batches[runtime.rank], float(weights[chosen].sum()), members, num_tokens)
 
 
+def observed(scorer: nn.Module, update: Update, runtime: Runtime) -> Iterator[tuple[Batch, TokenScores]]:
+    """This rank's micro-batches with their scores, without gradients and in evaluation mode.
+
+    Past the data parallel wrapper: nothing is exchanged, so ranks may have different numbers of micro-batches.
+    """
+    module: nn.Module = getattr(scorer, "module", scorer)
+    was_training = module.training
+    module.eval()
+    try:
+        for micro in update.micro_batches:
+            batch = collate(update.store, micro).to(runtime.device)
+            with torch.no_grad():
+                scores = module(batch, Want(correct=False))
+            yield batch, scores
+    finally:
+        module.train(was_training)
+
+
 STAGES = Registry(
     "stage",
     {
@@ -187,7 +225,10 @@ STAGES = Registry(
         "sft": "tunesmith.train.stages.sft:SupervisedFineTuning",
         "rm": "tunesmith.train.stages.rm:RewardModeling",
         "dpo": "tunesmith.train.stages.dpo:DirectPreference",
+        "ppo": "tunesmith.train.stages.ppo:ProximalPolicy",
+        "gkd": "tunesmith.train.stages.gkd:Distillation",
         "kto": "tunesmith.train.stages.kto:KahnemanTversky",
+        "grpo": "tunesmith.train.stages.grpo:GroupRelativePolicy",
     },
     ConfigError,
 )

@@ -414,4 +414,11 @@ OWN: dict[str, Any] = {
     "identity_author": N,
     "save_best": T,
     "embedding_learning_rate": N,
+    "rank_pattern": N,
+    "alpha_pattern": N,
+    "lora_layers": (),
+    "loftq_init": F,
+    "loftq_bits": 4,
+    "loftq_iter": 1,
+    "num_expand": N,
 }

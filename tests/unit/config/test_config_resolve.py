@@ -19,6 +19,16 @@ from tunesmith.config.schema import specs
     [
         ("lora_rank=32", "lora_alpha", 64, "twice lora_rank"),
         ("neat_packing=true packing=false", "packing", True, "neat_packing asks for it"),
+        ("oft_rank=4", "oft_block_size", 0, "oft_rank sets the number of blocks, and with it their size"),
+        (
+            "finetuning_type=oft lora_target=q_proj",
+            "oft_target",
+            ("q_proj",),
+            "as lora_target, which the public tool reads for OFT",
+        ),
+        ("add_special_tokens=<a>", "resize_vocab", True, "new tokens need rows in the embeddings"),
+        ("add_tokens=a", "resize_vocab", True, "new tokens need rows in the embeddings"),
+        ("new_special_tokens_config=t.yaml", "resize_vocab", True, "new tokens need rows in the embeddings"),
         ("", "packing", False, "the usual choice for stage sft"),
         ("", "do_train", True, "the verb is train and nothing else is asked for"),
         ("val_size=0.1", "do_eval", True, "there is evaluation data; it is evaluated once, when training ends"),

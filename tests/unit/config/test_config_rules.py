@@ -5,14 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import method_rule_cases
 import optimizer_rule_cases
+import preference_rule_cases
 import pytest
+import reward_rule_cases
 from config_settings import RUNNABLE, refusal, run
 
+from tunesmith.config.quantization_rules import QUANTIZATION_NOTES, QUANTIZATION_RULES
 from tunesmith.config.resolve import resolve
-from tunesmith.config.rules import NOTES, RULES
+from tunesmith.config.rules import NOTES as ALL_NOTES
+from tunesmith.config.rules import RULES as ALL_RULES
 from tunesmith.config.schema import specs
 
+# those of quantization have a file of their own, test_quantization_rules.py
+RULES = tuple(rule for rule in ALL_RULES if rule not in QUANTIZATION_RULES)
+NOTES = tuple(note for note in ALL_NOTES if note not in QUANTIZATION_NOTES)
 EVAL = "val_size=0.1 eval_strategy=steps"
 # rule -> (verb, settings that break it, settings that repair it)
 BROKEN: dict[str, tuple[str, str, str]] = {
@@ -49,6 +57,17 @@ BROKEN: dict[str, tuple[str, str, str]] = {
         "gradient_checkpointing=true disable_gradient_checkpointing=true",
         "gradient_checkpointing=null",
     ),
+    "offloading checkpointing on or off": (
+        "train",
+        "use_unsloth_gc=true disable_gradient_checkpointing=true",
+        "disable_gradient_checkpointing=false",
+    ),
+    "random weights are all trained": (
+        "train",
+        "train_from_scratch=true finetuning_type=lora",
+        "finetuning_type=full",
+    ),
+    "shifted attention chooses its kernel": ("train", "shift_attn=true flash_attn=disabled", "flash_attn=auto"),
     "frozen training trains something": (
         "train",
         "finetuning_type=freeze freeze_trainable_layers=0",
@@ -61,9 +80,13 @@ BROKEN: dict[str, tuple[str, str, str]] = {
     ),
     "a length limit for answers": ("chat", "max_new_tokens=0", "max_length=100"),
     "an export has a folder": ("export", "export_dir=null", "export_dir=e"),
+    **method_rule_cases.BROKEN,
     **optimizer_rule_cases.BROKEN,
+    **preference_rule_cases.BROKEN,
+    **reward_rule_cases.BROKEN,
 }
 NOTED: dict[str, str] = {
+    "checkpointing without offloading": "use_unsloth_gc=true",
     "steps replace epochs": "max_steps=10 num_train_epochs=2",
     "no evaluation interval without a strategy": "eval_steps=10",
     "no save interval without a strategy": "save_strategy=epoch save_steps=10",
@@ -72,7 +95,10 @@ NOTED: dict[str, str] = {
     "a new adapter on nothing": "create_new_adapter=true",
     "warmup as long as the run": "max_steps=10 warmup_steps=10",
     "evaluation data without evaluation": "val_size=0.1 do_train=true do_eval=false",
+    **method_rule_cases.NOTED,
     **optimizer_rule_cases.NOTED,
+    **preference_rule_cases.NOTED,
+    **reward_rule_cases.NOTED,
 }
 
 
@@ -80,6 +106,7 @@ def test_every_rule_and_note_has_a_case() -> None:
     assert {rule.name for rule in RULES} == set(BROKEN)
     assert {note.name for note in NOTES} == set(NOTED)
     assert len({rule.name for rule in RULES}) == len(RULES) >= 22
+    assert len({rule.name for rule in ALL_RULES}) == len(ALL_RULES) == len(RULES) + len(QUANTIZATION_RULES)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
@@ -133,3 +160,34 @@ def test_one_reason_makes_one_note() -> None:
     notes = run("use_unsloth=true", "enable_liger_kernel=true", "overwrite_cache=true").notes
     assert len(notes) == 2
     assert notes[0].startswith("use_unsloth, enable_liger_kernel: ")
+
+
+def test_keys_of_another_stage_are_noted() -> None:
+    assert run("pref_loss=ipo", "kto_chosen_weight=2").notes == ["pref_loss, kto_chosen_weight: not read by stage sft"]
+    assert run("stage=kto", "kto_chosen_weight=2").notes == []
+
+
+def test_the_rules_know_the_preference_losses_as_the_losses_are() -> None:
+    from tunesmith.config import rules_preferences as names
+    from tunesmith.loss.preference import PREFERENCE_LOSSES
+
+    assert set(PREFERENCE_LOSSES) == set(specs()["pref_loss"].choices)
+    by_table = {
+        names.WITHOUT_REFERENCE: lambda loss: not loss.needs_reference,
+        names.SMOOTHED: lambda loss: loss.smoothing != "unused",
+        names.DIVIDED_BY_BETA: lambda loss: loss.divides_by_beta,
+    }
+    for listed, holds in by_table.items():
+        assert set(listed) == {name for name, loss in PREFERENCE_LOSSES.items() if holds(loss)}
+
+
+def test_the_label_smoothing_of_exo_is_decided_openly() -> None:
+    resolved = run("stage=dpo", "pref_loss=exo_pair")
+    assert resolved.config.dpo_label_smoothing == 1e-3
+    assert resolved.origins["dpo_label_smoothing"].kind == "decided"
+    assert run("stage=dpo").config.dpo_label_smoothing == 0
+
+
+def test_the_accuracy_of_a_reward_model_needs_no_further_setting() -> None:
+    given = "stage=rm val_size=0.1 eval_strategy=epoch save_strategy=epoch load_best_model_at_end=true"
+    assert run(*given.split(), "metric_for_best_model=accuracy").problems == ()

@@ -122,7 +122,13 @@ def test_the_schema_accepts_what_is_valid_and_refuses_what_is_not(tmp_path: Path
     assert set(schema["properties"]) >= specs().keys()
     good = {"stage": "sft", "dataset": ["a"], "lora_target": "all", "packing": None, "evaluation_strategy": "steps"}
     assert validator.is_valid(good)
-    for bad in ({"no_such_key": 1}, {"lora_rank": 0}, {"stage": "dpo"}, {"dataset": {"a": 1}}, {"packing": "maybe"}):
+    for bad in (
+        {"no_such_key": 1},
+        {"lora_rank": 0},
+        {"stage": "no such"},
+        {"dataset": {"a": 1}},
+        {"packing": "maybe"},
+    ):
         assert not validator.is_valid(bad), bad
 
 

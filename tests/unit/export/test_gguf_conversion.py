@@ -31,7 +31,7 @@ def interleaved(weight: torch.Tensor, num_heads: int) -> torch.Tensor:
     return weight.view(num_heads, 2, -1, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
 
 
-def write_gguf(file: Path, base: Path, *, eos_id: int = 2) -> None:
+def write_gguf(file: Path, base: Path, *, eos_id: int = 2, chat_template: str | None = None) -> None:
     """The tiny Llama of `base` as an unquantized GGUF file, without a padding token."""
     import gguf
 
@@ -57,6 +57,8 @@ def write_gguf(file: Path, base: Path, *, eos_id: int = 2) -> None:
     writer.add_token_merges([" ".join(pair) for pair in data["merges"]])
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(eos_id)
+    if chat_template is not None:
+        writer.add_chat_template(chat_template)
     for name, tensor in model.state_dict().items():
         heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
         part = name.removesuffix(".weight").rpartition(".")[2]

@@ -7,13 +7,15 @@ from itertools import pairwise
 import pytest
 import torch
 from tests.tiny import tiny_adapter, tiny_model
+from transformers import AttentionInterface
 
 from tunesmith.errors import ModelError
 from tunesmith.infer.batch import Rollout, evaluating, generating, rollout
 from tunesmith.infer.engine import SamplingParams
 from tunesmith.infer.hf import HFEngine
 from tunesmith.infer.sampling import choose_token, choose_tokens
-from tunesmith.model.attention import DOCUMENT_ATTENTION, register_document_attention
+from tunesmith.model.attention import DOCUMENT_ATTENTION, document_attention, register_document_attention
+from tunesmith.model.kernels import PLAIN_ATTENTION
 
 PROMPTS = [list(range(10 + 3 * n, 12 + 5 * n)) for n in range(1, 9)]  # 4 to 18 tokens
 SEEDS = [7 * n for n in range(8)]
@@ -176,6 +178,23 @@ def test_generating_computes_in_the_dtype_that_training_computes_in(trained) -> 
     hook.remove()
     assert set(seen) == {torch.bfloat16}
     assert not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize(
+    ("loaded", "generates"),
+    [(DOCUMENT_ATTENTION, "sdpa"), (PLAIN_ATTENTION, "eager"), ("sdpa", "sdpa"), ("eager", "eager")],
+)
+def test_generating_attends_as_the_settings_ask(model, loaded: str, generates: str) -> None:
+    register_document_attention()
+    AttentionInterface.register(PLAIN_ATTENTION, document_attention)
+    before = model.config._attn_implementation
+    model.set_attn_implementation(loaded)
+    try:
+        with generating(model):
+            assert model.config._attn_implementation == generates
+        assert model.config._attn_implementation == loaded
+    finally:
+        model.set_attn_implementation(before)
 
 
 def test_evaluating_gives_every_module_its_own_mode_back() -> None:

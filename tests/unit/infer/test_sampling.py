@@ -9,7 +9,7 @@ import torch
 
 from tunesmith.errors import ConfigError
 from tunesmith.infer.engine import SamplingParams
-from tunesmith.infer.sampling import choose_token, keep_top_k, keep_top_p, penalize_repetition
+from tunesmith.infer.sampling import NUCLEUS_TOKENS, choose_token, draw, keep_top_k, keep_top_p, penalize_repetition
 
 LOGITS = torch.tensor([1.0, 4.0, 3.0, 2.0])
 NOTHING_SEEN = torch.tensor([], dtype=torch.long)
@@ -73,6 +73,28 @@ def test_filters_equal_those_of_transformers() -> None:
         assert torch.equal(keep_top_k(logits, 7), theirs_k)
         theirs_p = TopPLogitsWarper(0.8)(NOTHING_SEEN[None], logits[None])[0]
         assert torch.equal(keep_top_p(logits.softmax(-1), 0.8) > 0, theirs_p.isfinite())
+
+
+@pytest.mark.parametrize("scale", [0.1, 4.0], ids=["flat", "peaked"])
+def test_top_p_over_a_large_vocabulary_looks_at_as_many_tokens_as_it_must(scale: float) -> None:
+    """Flat: the nucleus is larger than the tokens that are looked at first."""
+    from transformers import TopPLogitsWarper
+
+    logits = torch.randn(3, 5 * NUCLEUS_TOKENS, generator=torch.Generator().manual_seed(0)) * scale
+    kept = keep_top_p(logits.softmax(-1), 0.9)
+    theirs = TopPLogitsWarper(0.9)(NOTHING_SEEN[None], logits).softmax(-1)
+    assert (kept > 0).sum(-1).tolist() == pytest.approx((theirs > 0).sum(-1).tolist(), abs=1)  # ends on a rounding
+    torch.testing.assert_close(kept / kept.sum(-1, keepdim=True), theirs, atol=1e-6, rtol=1e-3)
+    assert (int((kept > 0).sum(-1).max()) > NUCLEUS_TOKENS) == (scale == 0.1)
+
+
+def test_a_token_without_probability_is_never_drawn_even_at_the_ends_of_the_draw(monkeypatch) -> None:
+    probs = torch.tensor([[0.0, 0.2, 0.0, 0.1, 0.0]])
+    generator = torch.Generator().manual_seed(0)
+    assert {draw(probs, [generator])[0] for _ in range(200)} == {1, 3}
+    for share, token in ((0.0, 1), (0.66, 1), (0.67, 3), (1 - 2**-53, 3)):
+        monkeypatch.setattr(torch, "rand", lambda *_, share=share, **__: torch.tensor(share, dtype=torch.float64))
+        assert draw(probs, [generator]) == [token]
 
 
 @pytest.mark.parametrize(

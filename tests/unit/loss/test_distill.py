@@ -58,11 +58,14 @@ def test_equal_distributions_have_no_divergence_and_no_gradient(beta: float) -> 
 
 
 @pytest.mark.parametrize("beta", BETAS)
-def test_the_top_k_form_grows_into_the_full_one(beta: float) -> None:
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_the_top_k_form_grows_into_the_full_one(beta: float, temperature: float) -> None:
     """Never above it; more tokens never lower it; with one token left over, that token is the rest: equal."""
     student, teacher = _logits(2)
-    full_C = distillation_loss(student, teacher, beta=beta)
-    by_k = [topk_distillation_loss(student, *teacher_topk(teacher, k), beta=beta) for k in range(1, 11)]
+    settings = {"beta": beta, "temperature": temperature}
+    full_C = distillation_loss(student, teacher, **settings)
+    tops = [teacher_topk(teacher, k, temperature=temperature) for k in range(1, 11)]
+    by_k = [topk_distillation_loss(student, *top, **settings) for top in tops]
     for smaller, larger in itertools.pairwise(by_k):
         assert (smaller <= larger + 1e-12).all()
     assert (by_k[0] < full_C).all()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tunesmith.train.rewards import Sample
+from tunesmith.train.rewards.sample import Sample
 from tunesmith.types import RowRef
 
 REF = RowRef("rows", "data/rows.json", 7, 3)

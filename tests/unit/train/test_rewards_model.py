@@ -20,8 +20,10 @@ from tunesmith.model.save import save_weights
 from tunesmith.model.scorer import Scorer
 from tunesmith.model.value_head import ValueHead, save_value_head
 from tunesmith.train.build import build_model
-from tunesmith.train.rewards import Rewards, rewards_from_config, samples_of
+from tunesmith.train.rewards.combine import Rewards
 from tunesmith.train.rewards.model import ModelReward
+from tunesmith.train.rewards.sample import samples_of
+from tunesmith.train.rewards.sources import rewards_from_config
 from tunesmith.train.runtime import Runtime
 from tunesmith.train.stage import Setup
 from tunesmith.types import RowRef
@@ -33,7 +35,9 @@ SAMPLES = [sample("a", prompt_ids=(9,) * n, completion_ids=tuple(range(20, 23 + 
 def project(tmp_path_factory) -> Path:
     """A base model, a reward adapter on it, another model of the family with its head, and an adapter on that."""
     folder = write_project(tmp_path_factory.mktemp("project"))
-    tiny_adapter(folder / "reward", folder / "model", seed=5)
+    file = tiny_adapter(folder / "reward", folder / "model", seed=5) / "adapter_config.json"
+    file.write_text(file.read_text().replace('"lora_dropout": 0.0', '"lora_dropout": 0.5'))
+    assert "0.5" in file.read_text()
     tiny_model(folder / "other", seed=9)
     tiny_adapter(folder / "other-adapter", folder / "other", seed=6)
     for number, name in enumerate(("reward", "other", "other-adapter")):
@@ -51,7 +55,17 @@ def setup_of(project: Path, said: list[str] | None = None, dtype: torch.dtype = 
     scorer = Scorer(model.train(), dtype, "cpu")
     tell = (said if said is not None else []).append
     renderer = type("Renderer", (), {"tokenizer": load_tokenizer(config)})()
-    return Setup(config, Runtime(use_cpu=True), scorer, renderer, {}, 16, tell, project)
+    return Setup(
+        config=config,
+        config_dir=project,
+        runtime=Runtime(use_cpu=True),
+        scorer=scorer,
+        renderer=renderer,
+        fingerprint={},
+        row_tokens=16,
+        say=tell,
+        folder=project,
+    )
 
 
 def opened(setup: Setup, folder: Path) -> Rewards:
@@ -79,7 +93,9 @@ def expected_scores(model_folder: Path, adapter: Path | None, head_folder: Path)
 
 
 def test_a_reward_adapter_scores_on_the_bare_base_whatever_the_policy_has_become(project: Path) -> None:
-    rewards = opened(setup_of(project, reward_model=project / "reward"), project)
+    setup = setup_of(project, reward_model=project / "reward")
+    rewards = opened(setup, project)
+    setup.scorer.train()  # as before every step; the reward adapter has dropout
     expected = expected_scores(project / "model", project / "reward", project / "reward")
     assert rewards.score(SAMPLES).totals == pytest.approx(expected, abs=1e-5)
     assert max(expected) - min(expected) > 0.01
@@ -95,24 +111,34 @@ def test_a_whole_reward_model_scores_with_its_own_weights_and_adapters(project: 
     assert adapted.score(SAMPLES).totals == pytest.approx(expected, abs=1e-5)
 
 
+def test_a_whole_reward_model_has_bits_of_its_own(project: Path) -> None:
+    alone = {"reward_model_type": "full", "reward_model": project / "other"}
+    whole = opened(setup_of(project, **alone), project).score(SAMPLES).totals
+    in_bits = opened(setup_of(project, **alone, reward_model_quantization_bit=4), project).score(SAMPLES).totals
+    beside_bits = opened(setup_of(project, **alone, quantization_bit=4), project).score(SAMPLES).totals
+    assert beside_bits == whole  # the policy's bits are not the reward model's
+    assert in_bits != whole
+    assert in_bits == pytest.approx(whole, abs=0.5)
+
+
 def test_scoring_leaves_the_policy_as_it_was_and_its_adapter_alone_is_saved(project: Path, tmp_path: Path) -> None:
     setup = setup_of(project, reward_model=project / "reward", lora_dropout=0.3)
     model = setup.scorer.model
 
-    def state() -> tuple:
-        modes = [module.training for module in model.modules() if "reward" not in str(type(module))]
-        trainable = [name for name, p in model.named_parameters() if p.requires_grad]
-        return sum(modes), trainable, model.active_adapter
+    own = list(model.named_modules())
 
-    trainable_before = state()[1]
-    rewards = opened(setup, project)
+    def state() -> tuple:
+        modes = [module.training for _, module in own]
+        return modes, [name for name, p in model.named_parameters() if p.requires_grad], model.active_adapter
+
     before = state()
-    assert before[1] == trainable_before
+    assert any(before[0])
+    rewards = opened(setup, project)
+    assert state() == before
     weights = {name: p.detach().clone() for name, p in model.named_parameters()}
     rewards.score(SAMPLES)
     assert state() == before
     assert all(torch.equal(p, weights[name]) for name, p in model.named_parameters())
-    assert not any("reward" in name for name in before[1])
     save_weights(model, tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
 
@@ -121,7 +147,9 @@ def test_several_reward_models_keep_apart(project: Path) -> None:
     second = project / "second"
     tiny_adapter(second, project / "model", seed=8)
     save_value_head(ValueHead(64), second)
-    both = opened(setup_of(project, reward_model=f"{project / 'reward'},{second}"), project).score(SAMPLES)
+    rewards = opened(setup_of(project, reward_model=f"{project / 'reward'},{second}"), project)
+    assert [source.name for source in rewards.sources] == [str(project / "reward"), str(second)]
+    both = rewards.score(SAMPLES)
     for folder in (project / "reward", second):
         expected = expected_scores(project / "model", folder, folder)
         assert both.by_source[str(folder)] == pytest.approx(expected, abs=1e-5)
@@ -132,6 +160,27 @@ def test_a_reward_adapter_of_another_base_is_noted(project: Path) -> None:
     save_value_head(ValueHead(64), project / "other-adapter")
     opened(setup_of(project, said, reward_model=project / "other-adapter"), project)
     assert [line for line in said if "was trained on" in line and "acts on" in line]
+
+
+def test_modules_that_the_policy_trains_in_full_do_not_change_the_reward(project: Path) -> None:
+    setup = setup_of(project, reward_model=project / "reward", additional_target="embed_tokens,lm_head")
+    rewards = opened(setup, project)
+    for name, parameter in setup.scorer.model.named_parameters():
+        if "modules_to_save" in name:
+            assert parameter.requires_grad
+            torch.nn.init.normal_(parameter)
+    expected = expected_scores(project / "model", project / "reward", project / "reward")
+    assert rewards.score(SAMPLES).totals == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_base_that_was_merged_before_is_noted(project: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    earlier = tiny_adapter(tmp_path / "sft", project / "model", seed=11)
+    given = {"adapter_name_or_path": earlier, "reward_model": project / "reward"}
+    opened(setup_of(project, said, **given), project)
+    assert said == []
+    opened(setup_of(project, said, **given, create_new_adapter=True), project)
+    assert said == [f"note: the reward adapter {project / 'reward'} acts on the base with {earlier} merged into it"]
 
 
 def refusal(project: Path, **settings) -> UserError:
@@ -153,6 +202,7 @@ def test_a_reward_model_that_does_not_fit_is_refused(project: Path, tmp_path: Pa
         "another vocabulary": {"reward_model": tmp_path / "words", **full},
         "does not hold|no config.json": {"reward_model": project / "reward", **full},
         "fits the model only in part|does not fit": {"reward_model": tmp_path / "deep-adapter"},
+        "pissa_init": {"reward_model": project / "reward", "pissa_init": True},
         "finetuning_type is full": {"reward_model": project / "reward", "finetuning_type": "full"},
     }
     for message, settings in cases.items():
@@ -204,7 +254,8 @@ def test_samples_hold_what_was_read_and_written_and_where_it_came_from(project: 
         builder.add(ids, [0.0] * len(ids), RowRef("rows", "rows.json", line, line - 1), row={"answer": line})
     store = builder.build()
     hello = tuple(tokenizer("Hello 你好")["input_ids"])
-    answers = [Rollout((*hello, 2), True), Rollout(hello, False), Rollout((1, *hello), False)]
+    line_end = tokenizer("\n")["input_ids"][0]  # a stop token that is no special token
+    answers = [Rollout((*hello, 2), True), Rollout((*hello, line_end), True), Rollout((1, *hello), False)]
     made = samples_of(tokenizer, store, [1, 1, 0], answers)
     assert [each.completion_text for each in made] == ["Hello 你好"] * 3
     assert [each.prompt_text for each in made] == [prompts[1], prompts[1], prompts[0]]
@@ -212,7 +263,7 @@ def test_samples_hold_what_was_read_and_written_and_where_it_came_from(project: 
     assert made[2].full_text == prompts[0] + "<|im_start|>Hello 你好"
     assert [(each.fields["answer"], str(each.ref), each.finished) for each in made] == [
         (2, "rows.json:2", True),
-        (2, "rows.json:2", False),
+        (2, "rows.json:2", True),
         (1, "rows.json:1", False),
     ]
     assert made[0].prompt_ids + made[0].completion_ids == (*tokenizer(prompts[1])["input_ids"], *hello, 2)

@@ -125,9 +125,7 @@ def test_a_name_that_does_not_exist_is_refused_before_the_first_step(
 def test_activations_are_recomputed_only_where_memory_is_short(
     project: Path, monkeypatch: pytest.MonkeyPatch, free_bytes: int | None, on: bool
 ) -> None:
-    from tunesmith.train import settings
-
-    monkeypatch.setattr(settings, "available_memory_bytes", lambda device: free_bytes)
+    monkeypatch.setattr("tunesmith.train.run.available_memory_bytes", lambda device: free_bytes)
     run = run_training(project, max_steps=1)
     assert f"gradient_checkpointing: {str(on).lower()}  # " in (run / "run.yaml").read_text()
 

@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 
 from tunesmith.config.spec import Group, option
 
-_SFT = "use stage: sft"
 _LORA = ("lora",)
 ADAPTER_METHODS = ("lora", "oft")
 _OFT = ("oft",)
@@ -30,8 +29,7 @@ class MethodOptions:
         "of answers, kto from answers with a thumb up or down, ppo and grpo from rewards, gkd from a teacher.",
         zh="训练阶段：pt 继续预训练，sft 有监督微调，rm 奖励模型，dpo 偏好对，kto 点赞点踩，"
         "ppo 与 grpo 奖励，gkd 教师蒸馏。",
-        choices=("pt", "sft", "rm", "ppo", "dpo", "kto"),
-        later_choices={"ppo": _SFT},
+        choices=("pt", "sft", "rm", "ppo", "dpo", "kto", "grpo", "gkd"),
     )
     finetuning_type: str = option(
         "lora",

@@ -40,7 +40,9 @@ class TrainingOptions:
     do_train: bool = option(False, en="Train.", zh="进行训练。")
     do_eval: bool = option(False, en="Evaluate when training ends.", zh="训练结束时进行评估。")
     do_predict: bool = option(
-        False, en="Generate answers for the evaluation rows.", zh="为评估数据生成回答。", later=_NO_GENERATION
+        False,
+        en="Stage rm: write the scores of the evaluation rows to generated_predictions.jsonl when training ends.",
+        zh="rm 阶段：训练结束后把评估数据的分数写入 generated_predictions.jsonl。",
     )
     predict_with_generate: bool = option(
         False, en="Judge evaluation by generated text.", zh="以生成的文本进行评估。", later=_NO_GENERATION

@@ -11,6 +11,7 @@ References: Li et al., "LoftQ", arXiv 2310.08659; NF4: Dettmers et al., "QLoRA",
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,17 +25,33 @@ from torch import Tensor, nn
 from tunesmith.config import Config
 from tunesmith.errors import ModelError
 from tunesmith.model.folder import written_beside
-from tunesmith.model.methods.places import LOFTQ_BASE
+from tunesmith.model.methods.places import LOFTQ_BASE, LOFTQ_MARK
 from tunesmith.model.quiet import quiet_transformers
 from tunesmith.model.verify import weight_files
 
 ADAPTER = "default"
+
+
+class OnQuantizedBase(nn.Module):
+    """Says, inside a model, that its adapter makes up for what quantizing lost, so that it fits no other base."""
+
+    def write(self, folder: Path) -> None:
+        """Say the same beside the saved adapter."""
+        text = {"base": "quantized while it is loaded", "why": "the adapter makes up for what quantizing lost"}
+        (folder / LOFTQ_MARK).write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
+
+
 NF4_BLOCK = 64
 NF4_LEVELS = (
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
     -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
     0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
 )  # fmt: skip
+
+
+def mark_of(model: nn.Module) -> OnQuantizedBase | None:
+    """The mark inside a model whose adapter fits its quantized base only."""
+    return next((module for module in model.modules() if isinstance(module, OnQuantizedBase)), None)
 
 
 def makes_own_base(config: Config) -> bool:
@@ -52,6 +69,8 @@ def begin(model: Any, config: Config, model_folder: Path) -> None:
     Raises:
         ModelError: the original weights of an adapted layer are not there.
     """
+    if config.quantization_bit is not None:
+        model.add_module("loftq_start", OnQuantizedBase())
     for name, layer in _layers(model):
         rank, scaling = layer.r[ADAPTER], layer.scaling[ADAPTER]
         if config.quantization_bit is None:

@@ -12,8 +12,14 @@ from typing import Any
 from torch import nn
 
 from tunesmith.errors import ConfigError, did_you_mean
+from tunesmith.model.quantized_layers import is_packed
 
 LAYER_NAME = re.compile(r"^(.*?(?:layers|h|blocks|block))\.(\d+)\.(.+)$")
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether it is a linear layer, its weight packed by quantization or not."""
+    return isinstance(module, nn.Linear) or is_packed(module)
 
 
 def num_layers_of(model: nn.Module) -> int:
@@ -59,9 +65,7 @@ def linear_targets(model: Any, wanted: Sequence[str], key: str) -> list[str]:
         ConfigError: a name fits no module of the model.
     """
     head = model.get_output_embeddings()
-    linear = {
-        name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head
-    }
+    linear = {name.rsplit(".", 1)[-1] for name, m in model.named_modules() if is_linear(m) and m is not head}
     if "all" in wanted:
         return sorted(linear)
     require_known(wanted, module_names(model), key, shown=linear)
@@ -74,7 +78,7 @@ def targeted_linears(
     """(full name, layer) of every linear layer that the targets mean, within the numbered layers if they are given."""
     found = []
     for name, module in model.named_modules():
-        if not isinstance(module, nn.Linear) or not any(name == t or name.endswith("." + t) for t in targets):
+        if not is_linear(module) or not any(name == t or name.endswith("." + t) for t in targets):
             continue
         match = LAYER_NAME.match(name)
         if layers is None or (match is not None and int(match[2]) in layers):

@@ -6,6 +6,8 @@ from pathlib import Path
 
 LOFTQ_BASE = "loftq_base"
 PISSA_INIT, PISSA_BACKUP, PISSA_CONVERTED = "pissa_init", "pissa_backup", "pissa_converted"
+LOFTQ_MARK = "loftq.json"
+"""Beside an adapter that LoftQ started on a base which is quantized while it is loaded."""
 METHOD_FOLDERS = (LOFTQ_BASE, PISSA_INIT, PISSA_BACKUP, PISSA_CONVERTED)
 
 

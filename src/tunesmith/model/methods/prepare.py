@@ -31,6 +31,8 @@ from tunesmith.model.methods.freeze import unfreeze_layers
 from tunesmith.model.methods.lora import lora_config
 from tunesmith.model.methods.oft import oft_config
 from tunesmith.model.methods.places import own_base
+from tunesmith.model.patches.oft_dropout import use_module_dropout
+from tunesmith.model.quantized_layers import is_quantized
 from tunesmith.model.quiet import quiet_transformers
 
 Say = Callable[[str], None]
@@ -60,6 +62,7 @@ def prepare_trainable(
     """
     if config.trains_adapter:
         model = _with_adapter(model, config, tokenizer, say)
+        use_module_dropout(model)
     else:
         rows_for_tokens(model, config, tokenizer, say)
         if config.finetuning_type == "full":
@@ -99,7 +102,7 @@ def _with_adapter(model: Any, config: Config, tokenizer: Any, say: Say) -> Any:
 def _start_adapter(model: Any, config: Config, say: Say) -> None:
     """Initialise a new adapter where the settings want another start than PEFT's."""
     if config.pissa_init:
-        if getattr(model.get_base_model(), "is_quantized", False):
+        if is_quantized(model):
             raise ConfigError(
                 "`pissa_init` takes its start out of the base's weights, which cannot be done to a quantized model",
                 fix="use the unquantized model, or `loftq_init: true`, which is made for quantized bases",

@@ -46,7 +46,7 @@ class RatioBlocks(BlockOptimizerRatio):
         super().step(closure)
         if self.global_step % self.switch_every:
             return
-        self.mask_dict = {}
+        self.mask_dict: dict[Any, Any] = {}
         for group in self.param_groups:
             for parameter in group["params"]:
                 place, size = self.sparse_dict[parameter], parameter.numel()

@@ -26,7 +26,7 @@ class GaLoreAdamW8bit(AdamW):
         super().__init__(params, optim_bits=8, **arguments)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """One update."""
         assert closure is None
         if not self.initialized:

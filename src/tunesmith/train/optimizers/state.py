@@ -159,8 +159,8 @@ def _restore(part: Any, group: dict[str, Any], name: str, parameter: nn.Paramete
         else:
             plain[key] = _on_device(key, value, parameter, group)
     state.update(plain)
-    for root, inner in taken_apart.items():
-        _restore_object(part, group, parameter, state, root, inner)
+    for root, parts in taken_apart.items():
+        _restore_object(part, group, parameter, state, root, parts)
 
 
 def _on_device(key: str, value: Any, parameter: nn.Parameter, group: Mapping[str, Any]) -> Any:

@@ -89,6 +89,7 @@ def named_reward_model(config: Config, name: str) -> ModelReward:
                 why="the reward adapter acts on the base weights beside the adapter that is trained",
                 fix="set reward_model_type: full and reward_model to a whole reward model, or finetuning_type: lora",
             )
+        _require_untouched_base(config)
         require_adapter(folder)
     else:
         verify_model_folder(folder)
@@ -96,6 +97,15 @@ def named_reward_model(config: Config, name: str) -> ModelReward:
             require_adapter(Path(adapter))
     require_value_head(_head_folder(config, folder))
     return ModelReward(name)
+
+
+def _require_untouched_base(config: Config) -> None:
+    """A reward adapter belongs to the base weights as they are in the files."""
+    if config.pissa_init:
+        raise ConfigError(
+            "pissa_init takes the principal part out of the base weights; a reward adapter would act on what is left",
+            fix="set pissa_init: false, or use a whole reward model (reward_model_type: full)",
+        )
 
 
 def _head_folder(config: Config, folder: Path) -> Path:
@@ -114,6 +124,10 @@ def _beside_the_policy(setup: Setup, folder: Path) -> tuple[Scorer, StandingIn]:
     base, own = base_of(folder), setup.config.model_name_or_path
     if base is not None and Path(base).name != Path(str(own)).name:
         setup.say(f"note: the reward adapter {folder} was trained on {base}; here it acts on {own}")
+    given = setup.config.adapter_name_or_path
+    merged = given if setup.config.create_new_adapter else given[:-1]
+    if merged:
+        setup.say(f"note: the reward adapter {folder} acts on the base with {', '.join(merged)} merged into it")
     head = load_value_head(folder, policy.model.config.get_text_config().hidden_size).to(setup.runtime.device)
     scorer = Scorer(policy.model, policy.compute_dtype, policy.device_type, head)
     return scorer, lambda: acting(policy.model, adapter)
@@ -122,7 +136,12 @@ def _beside_the_policy(setup: Setup, folder: Path) -> tuple[Scorer, StandingIn]:
 def _model_of_its_own(setup: Setup, folder: Path) -> tuple[Scorer, StandingIn]:
     config, policy, device = setup.config, setup.scorer, setup.runtime.device
     adapters = config.reward_model_adapters
-    source = replace(config, model_name_or_path=str(folder), adapter_name_or_path=adapters)
+    source = replace(
+        config,
+        model_name_or_path=str(folder),
+        adapter_name_or_path=adapters,
+        quantization_bit=config.reward_model_quantization_bit,
+    )
     require_same_vocabulary(setup, load_tokenizer(source), "reward_model", str(folder))
     model = load_model(source, dtype=policy.compute_dtype, device=device)
     head = load_value_head(_head_folder(config, folder), model.config.get_text_config().hidden_size)

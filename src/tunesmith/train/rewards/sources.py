@@ -16,12 +16,13 @@ from pathlib import Path
 
 from tunesmith.config import Config
 from tunesmith.errors import ConfigError, did_you_mean
-from tunesmith.train.rewards import checks, structured
+from tunesmith.train.rewards.checks import exact_answer, finished, overlong, pattern
 from tunesmith.train.rewards.combine import Rewards
 from tunesmith.train.rewards.endpoint import EndpointReward
 from tunesmith.train.rewards.function import load_function
 from tunesmith.train.rewards.model import named_reward_model
 from tunesmith.train.rewards.sample import Reward
+from tunesmith.train.rewards.structured import json_equal, json_schema, valid_json
 
 _OWN_CODE = re.compile(r"(?:.+\.py|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):[A-Za-z_]\w*")
 _ALONE, _WITH_MORE = ("json", "finished"), ("regex", "fullmatch", "overlong")
@@ -76,16 +77,16 @@ def open_source(name: str, folders: Sequence[Path]) -> Reward:
 
 def _open_schema(name: str, rest: str, folders: Sequence[Path]) -> Reward:
     if not rest.endswith(".json"):
-        return structured.json_schema(name, rest or "schema", None)
+        return json_schema(name, rest or "schema", None)
     places = [folder / Path(rest).expanduser() for folder in folders]
-    return structured.json_schema(name, "", next((place for place in places if place.is_file()), places[0]))
+    return json_schema(name, "", next((place for place in places if place.is_file()), places[0]))
 
 
 def _open_overlong(name: str, rest: str, folders: Sequence[Path]) -> Reward:
     numbers = rest.split(":")
     if len(numbers) != 2 or not all(number.isdecimal() for number in numbers):
         raise ConfigError(f"the reward {name} needs two numbers of tokens", fix="such as overlong:256:64")
-    return checks.overlong(name, int(numbers[0]), int(numbers[1]))
+    return overlong(name, int(numbers[0]), int(numbers[1]))
 
 
 def _answers(column: str) -> tuple[str, ...]:
@@ -94,12 +95,12 @@ def _answers(column: str) -> tuple[str, ...]:
 
 
 _KINDS: dict[str, Open] = {
-    "regex": lambda name, rest, _: checks.pattern(name, rest, whole=False),
-    "fullmatch": lambda name, rest, _: checks.pattern(name, rest, whole=True),
-    "exact": lambda name, rest, _: checks.exact_answer(name, _answers(rest)),
-    "json": lambda name, rest, _: structured.valid_json(name),
-    "json_equal": lambda name, rest, _: structured.json_equal(name, _answers(rest)),
+    "regex": lambda name, rest, _: pattern(name, rest, whole=False),
+    "fullmatch": lambda name, rest, _: pattern(name, rest, whole=True),
+    "exact": lambda name, rest, _: exact_answer(name, _answers(rest)),
+    "json": lambda name, rest, _: valid_json(name),
+    "json_equal": lambda name, rest, _: json_equal(name, _answers(rest)),
     "json_schema": _open_schema,
-    "finished": lambda name, rest, _: checks.finished(name),
+    "finished": lambda name, rest, _: finished(name),
     "overlong": _open_overlong,
 }

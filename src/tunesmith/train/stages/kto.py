@@ -13,14 +13,17 @@ import torch
 from torch import nn
 
 from tunesmith.config import Config
-from tunesmith.data.collate import Batch, collate
+from tunesmith.data.collate import Batch
+from tunesmith.data.kinds.feedback import DESIRABLE
 from tunesmith.data.store import ExampleStore
+from tunesmith.errors import ConfigError
 from tunesmith.loss.feedback import chosen_token_loss, feedback_metrics, kl_estimate, kto_loss
 from tunesmith.loss.scores import TokenScores, Want
 from tunesmith.loss.token import StepOut
+from tunesmith.train.dropout import silence_dropout
 from tunesmith.train.reference import Reference, make_reference, reference_logp
 from tunesmith.train.runtime import Runtime
-from tunesmith.train.stage import Setup, Stage, Update
+from tunesmith.train.stage import Setup, Stage, Update, observed
 
 OWN, OTHER = slice(0, None, 2), slice(1, None, 2)
 """Of an example's two sequences: its own answer, and the answer to another prompt."""
@@ -41,13 +44,30 @@ class KahnemanTversky(Stage):
 
     def prepare(self, setup: Setup) -> None:
         """Make the reference, and say which one it is."""
+        silence_dropout(setup)
         self._reference = make_reference(setup)
         setup.say(f"reference: {self._reference.label}")
 
     def with_numbers(self, store: ExampleStore, setup: Setup) -> ExampleStore:
         """The reference's log-probability of every answer beside it."""
         assert self._reference is not None
+        self._look_at_verdicts(store, setup)
         return store.with_values(per_sequence={"ref_logp": reference_logp(self._reference, store, setup)})
+
+    def _look_at_verdicts(self, store: ExampleStore, setup: Setup) -> None:
+        """Rows of one verdict (only evaluation sets may be so) have no contrast to report. Raises: ConfigError."""
+        verdicts = store.per_example[DESIRABLE]
+        if not len(verdicts) or 0 < verdicts.sum() < len(verdicts):
+            return
+        shown, lacking = ("true", "rewards/rejected") if verdicts.all() else ("false", "rewards/chosen")
+        wanted = self.config.metric_for_best_model or ""
+        if wanted.endswith((lacking, "rewards/margins")):
+            raise ConfigError(
+                f"metric_for_best_model is {wanted}, but all evaluation rows are labelled {shown}",
+                where=str(store.ref(0)),
+                fix="add rows of the other label to the evaluation set, or choose another metric",
+            )
+        setup.say(f"note: all {len(verdicts)} rows of an evaluation set are labelled {shown}: no {lacking}, no margins")
 
     def example_weights(self, store: ExampleStore) -> npt.NDArray[np.float64]:
         """Every answer counts once; class weights belong to the loss."""
@@ -55,17 +75,10 @@ class KahnemanTversky(Stage):
 
     def before_update(self, scorer: nn.Module, update: Update, runtime: Runtime) -> None:
         """Estimate the divergence over the whole global batch, without gradients."""
-        was_training = scorer.training
-        scorer.eval()
         total, count = 0.0, 0.0
-        module = getattr(scorer, "module", scorer)
-        with torch.no_grad():
-            for micro in update.micro_batches:
-                batch = collate(update.store, micro).to(runtime.device)
-                scores: TokenScores = module(batch, Want(correct=False))
-                moved_S = (scores.logp_S - batch.sequence_values["ref_logp"])[OTHER]
-                total, count = total + float(moved_S.sum()), count + len(moved_S)
-        scorer.train(was_training)
+        for batch, scores in observed(scorer, update, runtime):
+            moved_S = (scores.logp_S - batch.sequence_values["ref_logp"])[OTHER]
+            total, count = total + float(moved_S.double().sum()), count + len(moved_S)
         total, count = runtime.sum([total, count])
         self._kl = kl_estimate(total, count)
 
@@ -74,7 +87,7 @@ class KahnemanTversky(Stage):
         config = self.config
         scores: TokenScores = scorer(batch, Want(correct=False))
         logp_E, tokens_E = scores.logp_S[OWN], scores.weight_S[OWN]
-        desirable_E = batch.example_values["desirable"] > 0
+        desirable_E = batch.example_values[DESIRABLE] > 0
         out = kto_loss(
             logp_E,
             batch.sequence_values["ref_logp"][OWN],

@@ -37,9 +37,8 @@ class SupervisedFineTuning(Stage):
             setup.say(f"reference: {self._reference.label}")
 
     def example_weights(self, store: ExampleStore) -> npt.NDArray[np.float64]:
-        """Total token weight of each example; its first token is never predicted, so it does not count."""
-        total = np.add.reduceat(store.weights.astype(np.float64), store.offsets[:-1])
-        return total - store.weights[store.offsets[:-1]]
+        """Total token weight of each example."""
+        return token_weights(store)
 
     def step(self, scorer: nn.Module, batch: Batch) -> StepOut:
         """Weighted loss of the row's supervised tokens; evaluations always report the plain cross-entropy."""
@@ -70,6 +69,12 @@ class SupervisedFineTuning(Stage):
             epsilon = config.label_smoothing_factor
             return reweight.smoothed_loss(scores.logp_N, scores.extra["mean_logp"], epsilon=epsilon)
         return -scores.logp_N
+
+
+def token_weights(store: ExampleStore) -> npt.NDArray[np.float64]:
+    """Total token weight of each example; its first token is never predicted, so it does not count. float64[N]."""
+    total = np.add.reduceat(store.weights.astype(np.float64), store.offsets[:-1])
+    return total - store.weights[store.offsets[:-1]]
 
 
 def _logits_of(reference: Reference, batch: Batch) -> reweight.LogitsOfPart:
