@@ -72,7 +72,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "apollo": _APOLLO,
     "apollo svd tensor": {**_APOLLO, "apollo_proj": "svd", "apollo_scale_type": "tensor"},
     "apollo layer-wise": {**_APOLLO, "apollo_layerwise": True},
-    # 4 and a break after 5 steps: in the middle of a block. 1: a new order of the three layers is drawn behind the break
+    # 4: a break after 5 steps is in the middle of a block; 1: a new order of the layers is drawn behind the break
     "badam layers": {"use_badam": True, "badam_switch_interval": 4},
     "badam random layers": {"use_badam": True, "badam_switch_interval": 1, "badam_switch_mode": "random"},
     "badam layers sgd": {"use_badam": True, "badam_switch_interval": 4, "optim": "sgd", "optim_args": "momentum=0.9"},
