@@ -220,11 +220,11 @@ def test_weight_decay_spares_what_has_one_dimension(chosen: dict[str, Any]) -> N
     """Under gradients of zero only the decay moves anything."""
     network, start = model(), model()
     optimizer = make_optimizer(network, settings(**chosen, weight_decay=0.5))
+    in_reach = [name for name, p in network.named_parameters() if p.requires_grad]  # BAdam: the first block
     for _ in range(2):
         for parameter in network.parameters():
             parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
         optimizer.step()
-    in_reach = [name for name, p in network.named_parameters() if p.requires_grad]
     moved = {
         name
         for (name, a), p in zip(start.named_parameters(), network.parameters(), strict=True)
