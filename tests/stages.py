@@ -77,7 +77,7 @@ def groups(**settings: Any) -> StageCase:
 
 
 def scored(**settings: Any) -> StageCase:
-    """Short answers, scored one by one: the last update of a step is smaller, and a rank may have no part."""
+    """Short answers, scored one by one; the last step is smaller, and a rank may have no share of a part."""
     sampled = {"stage": "ppo", "ppo_epochs": 2, "max_new_tokens": 8, "learning_rate": 1e-4}
     return StageCase(rows, {}, {**sampled, **settings}, with_reward)
 

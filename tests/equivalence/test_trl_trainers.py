@@ -1,11 +1,11 @@
-"""Twenty steps of dpo, kto and rm are those of TRL's trainers, step by step."""
+"""Twenty steps of pt, sft, gkd, dpo, kto and rm are those of trainers of transformers and TRL, step by step."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from tests.oracles import ALL_CHECKS, trl_calls
+from tests.oracles import ALL_CHECKS, token_runs, trl_calls
 from tests.oracles.table import first_cells
 from tests.oracles.trajectories import PREFIX, TOLERANCE, TRAJECTORIES, furthest, series
 
@@ -25,13 +25,32 @@ def test_a_stage_takes_the_steps_of_its_trainer(name: str) -> None:
     )
 
 
-def test_all_three_trainers_are_there() -> None:
+def test_all_trainers_are_there() -> None:
     assert {trajectory.case for trajectory in TRAJECTORIES.values()} == {"dpo", "kto", "rm"}
     assert len(TRAJECTORIES) == 8
+    assert {run.case.partition("-")[0] for run in token_runs.RUNS.values()} == {"pt", "sft", "gkd"}
+    assert len(token_runs.RUNS) == 7
 
 
 def test_a_beta_off_by_a_thousandth_is_seen() -> None:
     """Planted."""
-    trl_calls.need(1, 16)
+    try:
+        trl_calls.need(1, 16)
+    except trl_calls.OracleMissing as missing:
+        pytest.skip(str(missing))
     found = series("dpo sigmoid", pref_beta=0.1001)
     assert furthest(found["grad_norm"]) > 10 * TOLERANCE
+
+
+def test_a_divergence_of_a_beta_off_by_a_thousandth_is_seen() -> None:
+    """Planted."""
+    trl_calls.need(1, 16)
+    found = token_runs.series("gkd beta 0.5", gkd_beta=0.501)
+    assert furthest(found["grad_norm"]) > 10 * TOLERANCE
+
+
+def test_a_smoothing_off_by_a_thousandth_is_seen() -> None:
+    """Planted."""
+    trl_calls.need(1, 16)
+    found = token_runs.series("sft label smoothing", label_smoothing_factor=0.1001)
+    assert furthest(found["loss"]) > 10 * TOLERANCE

@@ -5,7 +5,7 @@ To add rows, write a module whose functions return `Row`s, hand them to `table.c
 
 from __future__ import annotations
 
-from tests.oracles import group_runs, pairs, policies, tokens, trajectories
+from tests.oracles import group_runs, pairs, policies, token_runs, tokens, trajectories
 from tests.oracles.table import CHECKS as ALL_CHECKS
 
-__all__ = ["ALL_CHECKS", "group_runs", "pairs", "policies", "tokens", "trajectories"]
+__all__ = ["ALL_CHECKS", "group_runs", "pairs", "policies", "token_runs", "tokens", "trajectories"]

@@ -136,7 +136,8 @@ def _data_seed(facts: Facts) -> None:
 
 def _policy_sampling(facts: Facts) -> None:
     """The defaults of chatting are for chatting: what is learnt from must be drawn from the policy itself."""
-    if facts.verb != "train" or facts["stage"] not in SAMPLING_STAGES:
+    samples = facts["stage"] in SAMPLING_STAGES or (facts["stage"] == "gkd" and facts["gkd_lambda"] > 0)
+    if facts.verb != "train" or not samples:
         return
     for key, value in (("temperature", 1.0), ("top_p", 1.0), ("top_k", 0)):
         if key not in facts.given:

@@ -101,6 +101,7 @@ def _write(config: Config, located: Located, renderer: Renderer, template: ChatT
         with quiet_transformers():
             model.save_pretrained(part, max_shard_size=f"{config.export_size}GB")
             tokenizer.save_pretrained(part)
+        _copy_value_head(located, part)
         if rope.scaling is not None:  # config.json holds it; this says that it is not to be applied once more
             rope.scaling.write(part)
     except (OSError, SafetensorError) as error:  # safetensors does not report a full disk as an OSError
@@ -114,6 +115,16 @@ def _write(config: Config, located: Located, renderer: Renderer, template: ChatT
     del model
     gc.collect()
     return is_tied
+
+
+def _copy_value_head(located: Located, part: Path) -> None:
+    """What makes a reward model one: the value head beside the adapter or model that is exported."""
+    from tunesmith.model.value_head import VALUE_HEAD
+
+    head = Path(located.adapters[-1] if located.adapters else located.model) / VALUE_HEAD
+    if head.is_file():
+        shutil.copyfile(head, part / VALUE_HEAD)
+        _say(f"{VALUE_HEAD} goes with it: the export is a whole reward model (reward_model_type: full)")
 
 
 def _merged(config: Config, located: Located) -> Any:

@@ -163,6 +163,7 @@ def test_one_reason_makes_one_note() -> None:
 
 
 def test_keys_of_another_stage_are_noted() -> None:
+    assert run("teacher_model=t", "ppo_epochs=2").notes == ["teacher_model, ppo_epochs: not read by stage sft"]
     assert run("pref_loss=ipo", "kto_chosen_weight=2").notes == ["pref_loss, kto_chosen_weight: not read by stage sft"]
     assert run("stage=kto", "kto_chosen_weight=2").notes == []
 

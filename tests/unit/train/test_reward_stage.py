@@ -145,6 +145,15 @@ def test_an_output_head_that_nothing_reads_is_not_trained(tmp_path: Path, tied: 
         assert torch.equal(before["lm_head.weight"], after["lm_head.weight"])
 
 
+def test_an_exported_reward_model_scores_alike(project: tuple[Path, dict[str, Any]]) -> None:
+    from tunesmith.export.merge import export
+
+    run, merged = trained(project, "to-export"), project[0] / "merged"
+    assert export(resolve([str(run / "run.yaml"), f"export_dir={merged}"], verb="export")) == 0
+    assert (merged / VALUE_HEAD).read_bytes() == (run / VALUE_HEAD).read_bytes()
+    assert same(predictions(run), scored_alone(project, reward_model=merged, reward_model_type="full"))
+
+
 def test_a_reward_model_of_another_width_is_refused(project: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     from safetensors.torch import save_file
 

@@ -105,61 +105,61 @@ class RlhfOptions:
         stages=("kto",),
     )
     ppo_buffer_size: int = option(
-        1,
-        en="Batches collected before an update.",
-        zh="每次更新前收集的批数。",
-        gt=0,
+        1, en="Batches collected before an update.", zh="每次更新前收集的批数。", gt=0, stages=("ppo",)
     )
     ppo_epochs: int = option(
-        4,
-        en="Passes over the collected answers.",
-        zh="对收集到的回答训练的轮数。",
-        gt=0,
+        4, en="Passes over the collected answers.", zh="对收集到的回答训练的轮数。", gt=0, stages=("ppo",)
     )
-    ppo_score_norm: bool = option(
-        False,
-        en="Normalise the rewards.",
-        zh="归一化奖励分数。",
-    )
+    ppo_score_norm: bool = option(False, en="Normalise the rewards.", zh="归一化奖励分数。", stages=("ppo",))
     ppo_target: float = option(
-        6.0,
-        en="KL divergence that the controller aims at.",
-        zh="控制器所追求的 KL 散度。",
-        gt=0,
+        6.0, en="KL divergence that the controller aims at.", zh="控制器所追求的 KL 散度。", gt=0, stages=("ppo",)
     )
     ppo_whiten_rewards: bool = option(
-        False,
-        en="Whiten the rewards before advantages.",
-        zh="计算优势前先白化奖励。",
+        False, en="Whiten the rewards before advantages.", zh="计算优势前先白化奖励。", stages=("ppo",)
     )
     ppo_adaptive_kl: bool = option(
         True,
         en="Move the KL coefficient until the divergence per answer meets ppo_target; false keeps it as it is.",
         zh="自动调整 KL 系数，使每个回答的散度接近 ppo_target；false 则保持不变。",
+        stages=("ppo",),
     )
-    ppo_kl_coef: float = option(0.2, en="KL coefficient that training starts with.", zh="训练开始时的 KL 系数。", ge=0)
+    ppo_kl_coef: float = option(
+        0.2, en="KL coefficient that training starts with.", zh="训练开始时的 KL 系数。", ge=0, stages=("ppo",)
+    )
     ppo_kl_horizon: float = option(
         10_000.0,
         en="Answers in which the KL coefficient can move by a fifth.",
         zh="KL 系数变动五分之一所需的回答数。",
         gt=0,
+        stages=("ppo",),
     )
-    ppo_gamma: float = option(1.0, en="Discount of later rewards.", zh="后续奖励的折扣系数。", gt=0, le=1)
+    ppo_gamma: float = option(
+        1.0, en="Discount of later rewards.", zh="后续奖励的折扣系数。", gt=0, le=1, stages=("ppo",)
+    )
     ppo_lambda: float = option(
-        0.95, en="Lambda of the generalised advantage estimate.", zh="广义优势估计（GAE）的 λ。", ge=0, le=1
+        0.95,
+        en="Lambda of the generalised advantage estimate.",
+        zh="广义优势估计（GAE）的 λ。",
+        ge=0,
+        le=1,
+        stages=("ppo",),
     )
     teacher_model: str | None = option(
         None,
         en="The model that gkd distils: it has the vocabulary of the trained one.",
         zh="gkd 蒸馏的教师模型，词表须与被训练模型相同。",
+        stages=("gkd",),
     )
-    teacher_model_adapters: tuple[str, ...] = option((), en="Adapters of the teacher.", zh="教师模型的适配器。")
+    teacher_model_adapters: tuple[str, ...] = option(
+        (), en="Adapters of the teacher.", zh="教师模型的适配器。", stages=("gkd",)
+    )
     gkd_beta: float = option(
         0.5,
         en="Divergence that gkd lowers: 0 forward KL, 1 reverse KL, between them a Jensen-Shannon divergence.",
         zh="gkd 降低的散度：0 为正向 KL，1 为反向 KL，之间为 Jensen-Shannon 散度。",
         ge=0,
         le=1,
+        stages=("gkd",),
     )
     gkd_lambda: float = option(
         0.0,
@@ -167,15 +167,21 @@ class RlhfOptions:
         zh="由学生模型自己作答的样本比例。",
         ge=0,
         le=1,
+        stages=("gkd",),
     )
     gkd_temperature: float = option(
-        1.0, en="Temperature at which gkd compares teacher and student.", zh="gkd 比较教师与学生分布时的温度。", gt=0
+        1.0,
+        en="Temperature at which gkd compares teacher and student.",
+        zh="gkd 比较教师与学生分布时的温度。",
+        gt=0,
+        stages=("gkd",),
     )
     gkd_topk: int | None = option(
         None,
         en="Ask the teacher once, before the first step, and keep this many of its likeliest tokens.",
         zh="训练前只询问教师一次，仅保留其概率最大的这么多个词元。",
         gt=0,
+        stages=("gkd",),
     )
     ref_policy: str = option(
         "start",
