@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tunesmith.config import Config
-from tunesmith.train.optim import before_last_backward, clip, make_optimizer, pack_state, unpack_state
+from tunesmith.train.optim import before_last_backward, clip, make_optimizer, pack_state, settled_weights, unpack_state
 
 LR = 2e-3
 LOW_RANK = {"optim_target_modules": ("all-linear",), "optim_args": "rank=8,update_proj_gap=3"}
@@ -72,9 +72,10 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "apollo": _APOLLO,
     "apollo svd tensor": {**_APOLLO, "apollo_proj": "svd", "apollo_scale_type": "tensor"},
     "apollo layer-wise": {**_APOLLO, "apollo_layerwise": True},
-    "badam layers": {"use_badam": True, "badam_switch_interval": 3},
-    "badam random layers": {"use_badam": True, "badam_switch_interval": 2, "badam_switch_mode": "random"},
-    "badam layers sgd": {"use_badam": True, "badam_switch_interval": 3, "optim": "sgd", "optim_args": "momentum=0.9"},
+    # 4: a break after 5 steps is in the middle of a block; 1: a new order of the layers is drawn behind the break
+    "badam layers": {"use_badam": True, "badam_switch_interval": 4},
+    "badam random layers": {"use_badam": True, "badam_switch_interval": 1, "badam_switch_mode": "random"},
+    "badam layers sgd": {"use_badam": True, "badam_switch_interval": 4, "optim": "sgd", "optim_args": "momentum=0.9"},
     "badam ratio": {"use_badam": True, "badam_mode": "ratio", "badam_switch_interval": 3},
     "badam scattered": {"use_badam": True, "badam_mode": "ratio", "badam_mask_mode": "scatter"},
     "adam-mini": {"use_adam_mini": True},
@@ -178,7 +179,8 @@ def through_a_file(
 
 def resumed(folder: Path, network: Any, optimizer: torch.optim.Optimizer, config: Config) -> tuple[Any, Any]:
     """A new model and optimizer that stand where the given ones stand, by way of files."""
-    weights = {key: value.clone() for key, value in network.state_dict().items()}
+    with settled_weights(optimizer):  # as a checkpoint takes them
+        weights = {key: value.clone() for key, value in network.state_dict().items()}
     tensors, numbers = through_a_file(folder, network, optimizer)
     fresh = model(next(network.parameters()).dtype)
     fresh.load_state_dict(weights)
