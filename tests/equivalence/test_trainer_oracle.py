@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM, DataCollatorWithFlattening, Train
 
 from tunesmith.config.resolve import resolve
 from tunesmith.data.prepare import prepare
-from tunesmith.model.adapters import prepare_trainable
 from tunesmith.model.load import load_tokenizer
+from tunesmith.model.methods.prepare import prepare_trainable
 from tunesmith.render import load_renderer
 from tunesmith.train.runtime import seed_everything
 

@@ -42,15 +42,15 @@ def test_a_beta_off_by_a_thousandth_is_seen() -> None:
     assert furthest(found["grad_norm"]) > 10 * TOLERANCE
 
 
-def test_a_divergence_of_a_beta_off_by_a_thousandth_is_seen() -> None:
+def test_a_divergence_of_a_beta_off_by_a_hundredth_is_seen() -> None:
     """Planted."""
     trl_calls.need(1, 16)
-    found = token_runs.series("gkd beta 0.5", gkd_beta=0.501)
+    found = token_runs.series("gkd beta 0.5", gkd_beta=0.51)
     assert furthest(found["grad_norm"]) > 10 * TOLERANCE
 
 
 def test_a_smoothing_off_by_a_thousandth_is_seen() -> None:
     """Planted."""
     trl_calls.need(1, 16)
-    found = token_runs.series("sft label smoothing", label_smoothing_factor=0.1001)
-    assert furthest(found["loss"]) > 10 * TOLERANCE
+    found = token_runs.series("sft label smoothing", label_smoothing_factor=0.101)
+    assert furthest(found["grad_norm"]) > 10 * TOLERANCE
