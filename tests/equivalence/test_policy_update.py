@@ -49,11 +49,11 @@ class Recorded:
 
 
 def _run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path, Recorded]:
-    from tunesmith.train.stages import ppo
+    from tunesmith.train.stages import on_policy
 
     project, settings = write_stage_project(folder, "ppo", num_rows=6)
     found: list[Recorded] = []
-    sample = ppo.sample_answers
+    sample = on_policy.sample_answers
 
     def recording(step: Any, *args: Any) -> Any:
         answers = sample(step, *args)
@@ -61,8 +61,8 @@ def _run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path, Rec
         found.append(Recorded({k: v.detach().double() for k, v in step.scorer.value_head.state_dict().items()}, pairs))
         return answers
 
-    monkeypatch.setattr(ppo, "sample_answers", recording)
-    monkeypatch.setattr(ppo, "sampling_from_config", _some_end_early(ppo.sampling_from_config))
+    monkeypatch.setattr(on_policy, "sample_answers", recording)
+    monkeypatch.setattr(on_policy, "sampling_from_config", _some_end_early(on_policy.sampling_from_config))
     reference = tiny_model(folder / "reference", seed=3)
     run = run_training(project, **{**settings, **SETTINGS, "ref_model": reference})
     (recorded,) = found

@@ -89,10 +89,10 @@ def even_ids(completion_ids: list[list[int]], **_: Any) -> list[float]:
 
 def _ours(project: Path, settings: Mapping[str, Any]) -> tuple[Path, list[tuple[list[Any], list[Any]]]]:
     """Our run, and the prompts and answers of each of its steps."""
-    from tunesmith.train.stages import grpo
+    from tunesmith.train.stages import on_policy
 
     steps: list[tuple[list[Any], list[Any]]] = []
-    sample, sampling = grpo.sample_answers, grpo.sampling_from_config
+    sample, sampling = on_policy.sample_answers, on_policy.sampling_from_config
 
     def recorded(*args: Any) -> Any:
         answers = sample(*args)
@@ -100,12 +100,12 @@ def _ours(project: Path, settings: Mapping[str, Any]) -> tuple[Path, list[tuple[
         steps.append((prompts, [list(answer.ids) for answer in answers.rollouts]))
         return answers
 
-    grpo.sample_answers = recorded
-    grpo.sampling_from_config = lambda config, _: sampling(config, STOP_IDS)
+    on_policy.sample_answers = recorded
+    on_policy.sampling_from_config = lambda config, _: sampling(config, STOP_IDS)
     try:
         return run_training(project, **settings), steps
     finally:
-        grpo.sample_answers, grpo.sampling_from_config = sample, sampling
+        on_policy.sample_answers, on_policy.sampling_from_config = sample, sampling
 
 
 def _theirs(project: Path, run: GroupRun, steps: list[tuple[list[Any], list[Any]]]) -> list[dict[str, Any]]:

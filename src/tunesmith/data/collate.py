@@ -117,6 +117,15 @@ def collate(store: ExampleStore, indices: Sequence[int]) -> Batch:
     )
 
 
+def supervised_places(store: ExampleStore, indices: Sequence[int]) -> np.ndarray:
+    """Where in the store the N supervised tokens of `collate(store, indices)` stand, int64[N] in the batch's order."""
+    found = [np.zeros(0, np.int64)]
+    for index in indices:
+        borders = tuple(accumulate((0, *store.piece_lengths(index))))
+        found += [part.tokens for part in _sequences(store, index, 0, borders)]
+    return np.concatenate(found)
+
+
 @dataclass(frozen=True, slots=True)
 class _Sequence:
     """One sequence of the row: where its supervised tokens are predicted, and their places in the store."""

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from tunesmith.infer.engine import SamplingParams, num_new_tokens
 from tunesmith.infer.sampling import choose_tokens
+from tunesmith.model.evaluating import evaluating
 from tunesmith.model.growing_cache import growing_cache
 from tunesmith.model.kernels import PLAIN_ATTENTION
 from tunesmith.model.rope import context_length
@@ -37,19 +38,6 @@ class Rollout:
 
     ids: tuple[int, ...]
     finished: bool
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients inside the block; then every submodule has the mode back that it had."""
-    modes = [(part, part.training) for part in module.modules()]
-    try:
-        module.eval()
-        with torch.no_grad():
-            yield
-    finally:
-        for part, mode in modes:  # not `module.train()`: some may be in evaluation mode on purpose
-            part.training = mode
 
 
 @contextmanager

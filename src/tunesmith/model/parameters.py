@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, GenerationConfig
 
+from tunesmith.model.adapters import count_parameters
+
 NORM_NAMES = ("norm", "ln")
 
 
@@ -33,6 +35,15 @@ def parameter_lines(model: nn.Module) -> Iterator[str]:
         shape = "x".join(str(size) for size in parameter.shape) or "one number"
         dtype = str(parameter.dtype).removeprefix("torch.")
         yield f"{name}: {shape}, {dtype}, {parameter.device}, {'trained' if parameter.requires_grad else 'frozen'}"
+
+
+def summary_lines(model: nn.Module, *, each: bool) -> Iterator[str]:
+    """How much of a model is trained, for the user; `each`: and every parameter by itself."""
+    num_trainable, num_all = count_parameters(model)
+    share = 100 * num_trainable / num_all
+    yield f"trainable params: {num_trainable:,} || all params: {num_all:,} || trainable%: {share:.4f}"
+    if each:
+        yield from parameter_lines(model)
 
 
 def random_model(model_config: Any, folder: Path, *, seed: int, dtype: torch.dtype, attention: str) -> Any:

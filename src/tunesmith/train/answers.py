@@ -14,12 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tunesmith.config import Config
-from tunesmith.data.collate import collate
+from tunesmith.data.collate import collate, supervised_places
 from tunesmith.data.plan import MicroBatch, plan_evaluation
 from tunesmith.data.store import ExampleStore, StoreBuilder
-from tunesmith.infer.batch import Rollout, evaluating, generating, rollout
+from tunesmith.infer.batch import Rollout, generating, rollout
 from tunesmith.infer.engine import SamplingParams
 from tunesmith.loss.scores import Want
+from tunesmith.model.evaluating import evaluating
 from tunesmith.model.scorer import Scorer
 from tunesmith.train.rewards.combine import Scored
 from tunesmith.train.rewards.sample import Sample, samples_of
@@ -100,16 +101,6 @@ def micro_batches(store: ExampleStore, config: Config) -> tuple[MicroBatch, ...]
     return plan_evaluation(store.lengths.tolist(), config.micro_batch_tokens, 1).micro_batches[0] or ((),)
 
 
-def trained_places(store: ExampleStore, micro: MicroBatch) -> npt.NDArray[np.int64]:
-    """Where the N supervised tokens of a micro-batch stand in the store, in the order of the batch.
-
-    Every example begins with a prompt, so that each of its trained tokens is predicted by another one.
-    """
-    return np.concatenate(
-        [store.offsets[i] + np.flatnonzero(store.example(i)[1]) for i in micro] or [np.zeros(0, np.int64)]
-    )
-
-
 def token_logp(
     scorer: Scorer, store: ExampleStore, batches: Sequence[MicroBatch], temperature: float
 ) -> npt.NDArray[np.float32]:
@@ -123,7 +114,7 @@ def token_logp(
     with evaluating(scorer):
         for micro in batches:
             scores = scorer(collate(store, micro).to(device), Want(correct=False, temperature=temperature))
-            logp_T[trained_places(store, micro)] = scores.logp_N.cpu().numpy()
+            logp_T[supervised_places(store, micro)] = scores.logp_N.cpu().numpy()
     return logp_T
 
 

@@ -7,12 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from tunesmith.config import Config
+from tunesmith.data.plan import PlanSpec
+from tunesmith.data.store import ExampleStore
 from tunesmith.model.adapters import restore_adapter
 from tunesmith.model.load import load_model
 from tunesmith.model.methods.prepare import prepare_trainable
+from tunesmith.model.scorer import Scorer, verify_scorer
 from tunesmith.model.value_head import VALUE_HEAD, ValueHead, load_value_head
 
 
@@ -74,3 +78,15 @@ def build_value_head(model: Any, config: Config) -> ValueHead:
     torch.nn.init.normal_(head.summary.weight, std=getattr(text, "initializer_range", 0.02))
     torch.nn.init.zeros_(head.summary.bias)
     return head
+
+
+def prove_scores(scorer: Scorer, store: ExampleStore, plan: PlanSpec, device: torch.device) -> None:
+    """Score two short examples, packed and alone, and compare with the model's own logits. Raises: ModelError."""
+    shortest = [int(index) for index in store.lengths.argsort(kind="stable")[:2]]
+    if plan.micro_batch_tokens == 1:
+        shortest = shortest[:1]  # nothing is ever packed
+    elif len(shortest) < 2:
+        shortest *= 2
+    if not store.weights.any():  # prompts alone: what is learnt is not there yet
+        store = replace(store, weights=np.ones_like(store.weights))
+    verify_scorer(scorer, store, shortest, device)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from tunesmith.data.store import ExampleStore
+from tunesmith.model.evaluating import evaluating
 from tunesmith.train.runtime import Runtime
 from tunesmith.train.stage import Stage, Sums
 
@@ -36,23 +37,18 @@ class Evaluator:
 
         Several sets: `eval_NAME_loss` each, and `eval_loss` over all.
         """
-        was_training = scorer.training
-        scorer.eval()
         results: dict[str, float] = {}
         total = Sums()
         module = getattr(scorer, "module", scorer)  # no gradients to exchange: past the data parallel wrapper
-        try:
-            for name, store in self.sets.items():
-                started_s = time.monotonic()
-                sums = self.stage.evaluate(module, store, self.runtime, self.micro_batch_tokens).over_ranks(
-                    self.runtime
-                )
-                total = total.plus(sums)
-                elapsed_s = max(time.monotonic() - started_s, 1e-9)
-                speed = {"runtime": round(elapsed_s, 3), "samples_per_second": round(len(store) / elapsed_s, 3)}
-                results |= {_prefix(name) + key: value for key, value in {**self._means(sums), **speed}.items()}
-        finally:
-            scorer.train(was_training)
+        for name, store in self.sets.items():
+            started_s = time.monotonic()
+            with evaluating(scorer):
+                own = self.stage.evaluate(module, store, self.runtime, self.micro_batch_tokens)
+            sums = own.over_ranks(self.runtime)
+            total = total.plus(sums)
+            elapsed_s = max(time.monotonic() - started_s, 1e-9)
+            speed = {"runtime": round(elapsed_s, 3), "samples_per_second": round(len(store) / elapsed_s, 3)}
+            results |= {_prefix(name) + key: value for key, value in {**self._means(sums), **speed}.items()}
         return {**results, **{"eval_" + key: value for key, value in self._means(total).items()}}
 
     def _means(self, sums: Sums) -> dict[str, float]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import nn
 
+from tunesmith.model.evaluating import evaluating
 from tunesmith.train.evaluate import Evaluator
 
 PREDICTIONS, PREDICT_RESULTS = "generated_predictions.jsonl", "predict_results.json"
@@ -23,15 +24,11 @@ _DIGITS = 6
 def predict(evaluator: Evaluator, scorer: nn.Module) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """The lines, and the metrics with `predict_runtime` (seconds); all ranks take part and get the same."""
     module: nn.Module = getattr(scorer, "module", scorer)
-    was_training = module.training
-    module.eval()
     started_s = time.monotonic()
     lines: list[dict[str, Any]] = []
-    try:
+    with evaluating(module):
         for store in evaluator.sets.values():
             lines += evaluator.stage.predict(module, store, evaluator.runtime, evaluator.micro_batch_tokens)
-    finally:
-        module.train(was_training)
     elapsed_s = max(time.monotonic() - started_s, 1e-9)
     metrics = {f"predict_{name}": value for name, value in evaluator.stage.judge(lines).items()}
     speed = {"predict_runtime": round(elapsed_s, 4), "predict_samples_per_second": round(len(lines) / elapsed_s, 3)}

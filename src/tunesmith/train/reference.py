@@ -34,6 +34,7 @@ from tunesmith.data.store import ExampleStore
 from tunesmith.errors import ModelError
 from tunesmith.loss.scores import Want
 from tunesmith.model.adapters import ADAPTER_WEIGHTS, attach_adapters, require_adapter
+from tunesmith.model.evaluating import evaluating
 from tunesmith.model.fingerprint import file_sha256, weights_fingerprint
 from tunesmith.model.load import load_model, load_tokenizer, model_folder
 from tunesmith.model.quantize import quantization_words
@@ -63,13 +64,8 @@ class Reference:
     @contextmanager
     def active(self) -> Iterator[Scorer]:
         """The scorer as the reference: in evaluation mode, without gradients, with the reference's weights."""
-        was_training = self.scorer.training
-        self.scorer.eval()
-        try:
-            with torch.no_grad(), self._stand_in():
-                yield self.scorer
-        finally:
-            self.scorer.train(was_training)
+        with evaluating(self.scorer), self._stand_in():
+            yield self.scorer
 
 
 def make_reference(setup: Setup) -> Reference:

@@ -6,41 +6,37 @@ model, loop, final files. What can be refused is refused before the weights are 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 
 from tunesmith.config import Config
 from tunesmith.config.resolve import Resolved
-from tunesmith.data.plan import plan_epoch
 from tunesmith.data.prepare import prepare
 from tunesmith.data.store import ExampleStore
 from tunesmith.errors import ConfigError
-from tunesmith.model.adapters import count_parameters, leave_inputs_to_autocast
+from tunesmith.model.adapters import leave_inputs_to_autocast
 from tunesmith.model.checkpoints import checkpoints
 from tunesmith.model.load import check_base_model, load_tokenizer, model_folder, model_options
 from tunesmith.model.methods.files import write_at_end, write_at_start
 from tunesmith.model.moe import RouterTap
 from tunesmith.model.neftune import EmbeddingNoise
-from tunesmith.model.parameters import parameter_lines, upcast_norms
+from tunesmith.model.parameters import summary_lines, upcast_norms
 from tunesmith.model.quantize import quantization_words
 from tunesmith.model.quantized_layers import stored_bytes
 from tunesmith.model.quiet import quiet_transformers
 from tunesmith.model.save import save_into, save_weights, tokenizer_files, write_files
-from tunesmith.model.scorer import Scorer, verify_scorer
+from tunesmith.model.scorer import Scorer
 from tunesmith.model.value_head import load_value_head, save_value_head
 from tunesmith.model.verify import read_model_config
 from tunesmith.render import load_renderer
 from tunesmith.train import folder as run_folder
 from tunesmith.train.balance import ExpertBalance
-from tunesmith.train.build import build_model, build_value_head, put_weights_back
-from tunesmith.train.card import write_card
+from tunesmith.train.build import build_model, build_value_head, prove_scores, put_weights_back
 from tunesmith.train.checkpoint import (
     check_identity,
     load_training_state,
@@ -56,7 +52,7 @@ from tunesmith.train.interrupt import Interrupt
 from tunesmith.train.loop import Loop
 from tunesmith.train.memory import memory_need
 from tunesmith.train.optim import check_optimizer, make_optimizer, settled_weights, updates_in_backward
-from tunesmith.train.plots import plot_metrics
+from tunesmith.train.outcome import closing_lines, in_one_line, plot_outcome, training_results, write_outcome
 from tunesmith.train.predict import PREDICTIONS, predict, write_predictions
 from tunesmith.train.runtime import Runtime, available_memory_bytes, peak_memory_bytes, precision, seed_everything
 from tunesmith.train.schedule import make_schedule
@@ -64,12 +60,13 @@ from tunesmith.train.settings import (
     count_steps,
     decide_checkpointing,
     decide_layout,
+    largest_row,
     loop_settings,
     plan_spec,
     plateau_of,
     schedule_spec,
 )
-from tunesmith.train.sinks import Reporter, clock
+from tunesmith.train.sinks import Reporter
 from tunesmith.train.stage import STAGES, Setup, Stage
 from tunesmith.train.state import TrainerState
 
@@ -119,17 +116,19 @@ class Run:
         self.rope, option_notes = model_options(
             self.config, for_training=True, adapters=self.config.adapter_name_or_path, device=self.runtime.device
         )
-        self.renderer = load_renderer(self.config, self.tokenizer, _model_type(self.config))
+        model_type = read_model_config(model_folder(self.config)).get("model_type")
+        self.renderer = load_renderer(self.config, self.tokenizer, model_type)
         self.tokenizer.padding_side = "left"  # what generation in batches needs
         self.tokenizer_files = tokenizer_files(self.tokenizer)
         need_eval = self.config.do_eval or self.config.do_predict or self.config.eval_strategy != "no"
         self.prepared = prepare(self.config, self.renderer, self.resolved.config_dir, need_eval=need_eval)
         self.stage.check_data([self.store, *self.prepared.evals.values()], self.resolved.config_dir)
         self.plan = plan_spec(self.config, self.runtime.world_size)
+        self.row_tokens = largest_row(self.store.lengths.tolist(), self.plan)
         self.identity = identify(self.config, self.renderer, self.prepared, self.plan)
         changes = check_identity(start, self.identity) if start else []
         self._open(start, [*base_notes, *option_notes, *passed_over, *changes])
-        self._announce_data()
+        self._say(self.prepared.ledger.summary_lines())
         self._build_model(start, dtypes)
         self._build_loop(start, dtypes[0])
         self._write_head()
@@ -158,10 +157,6 @@ class Run:
         if start:
             self.reporter.say(f"resuming from {start} (step {resumed_step})", style="bold")
 
-    def _announce_data(self) -> None:
-        for line in self.prepared.ledger.summary_lines():
-            self.reporter.say(line)
-
     def _build_model(self, start: Path | None, dtypes: tuple[torch.dtype, torch.dtype, torch.dtype]) -> None:
         """Base weights, adapters, what the stage needs of them, and the proof that packed rows can be scored."""
         config, compute = self.config, dtypes[0]
@@ -187,7 +182,7 @@ class Run:
             leave_inputs_to_autocast(model)
         if config.upcast_layernorm:
             self.reporter.say(f"upcast_layernorm: {upcast_norms(model)} parameters are now kept in 32 bits")
-        self._decide_checkpointing(model, compute)
+        self._settle_memory(model, compute)
         if self.config.gradient_checkpointing:
             with quiet_transformers():
                 model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -200,20 +195,11 @@ class Run:
         self.balance = ExpertBalance(RouterTap(self.model, coefficient), self.runtime) if coefficient else None
         head = build_value_head(self.model, config).to(self.runtime.device) if self.stage.needs_value_head else None
         self.scorer = Scorer(self.model, compute, self.runtime.device.type, head)
-        self._prove_scores()
-        self._prepare_stage(max(self._row_tokens()))
-        self._announce_parameters()
+        prove_scores(self.scorer, self.store, self.plan, self.runtime.device)
+        self._prepare_stage()
+        self._say(summary_lines(self._trained, each=self.config.print_param_status))
         if start is not None:
             self._put_back(start, only_head=not put_back)
-
-    def _announce_parameters(self) -> None:
-        """What is trained, as the stage has left it: its value head counts, a head that it does not read does not."""
-        num_trainable, num_all = count_parameters(self._trained)
-        share = 100 * num_trainable / num_all
-        self.reporter.say(f"trainable params: {num_trainable:,} || all params: {num_all:,} || trainable%: {share:.4f}")
-        if self.config.print_param_status:
-            for line in parameter_lines(self._trained):
-                self.reporter.say(line)
 
     def _put_back(self, checkpoint: Path, *, only_head: bool = False) -> None:
         """Take the trained weights from a checkpoint of this run."""
@@ -227,13 +213,15 @@ class Run:
         save_weights(self.model, folder)
         if self.scorer.value_head is not None:
             save_value_head(self.scorer.value_head, folder)
+        if self.rope.scaling is not None:
+            self.rope.scaling.write(folder)
 
     @property
     def _trained(self) -> torch.nn.Module:
         """What holds all parameters that are trained."""
         return self.model if self.scorer.value_head is None else self.scorer
 
-    def _prepare_stage(self, row_tokens: int) -> None:
+    def _prepare_stage(self) -> None:
         """Let the stage look at the model as the run starts from it, and complete the examples."""
         fingerprint = {**self.identity.must_match, "compute": str(self.scorer.compute_dtype)}
         setup = Setup(
@@ -242,7 +230,7 @@ class Run:
             self.scorer,
             self.renderer,
             fingerprint,
-            row_tokens,
+            self.row_tokens,
             self.reporter.say,
             self.folder,
             self.resolved.config_dir,
@@ -251,41 +239,25 @@ class Run:
         evals = {name: self.stage.with_numbers(store, setup) for name, store in self.prepared.evals.items()}
         self.prepared = replace(self.prepared, train=self.stage.with_numbers(self.store, setup), evals=evals)
 
-    def _decide_checkpointing(self, model: Any, compute: torch.dtype) -> None:
+    def _settle_memory(self, model: Any, compute: torch.dtype) -> None:
         device = self.runtime.device
         need = memory_need(
             model,
             optimizer=self.config.optim,
-            row_tokens=max(self._row_tokens()),
+            row_tokens=self.row_tokens,
             longest_text=int(self.store.lengths.max()),
             compute_dtype=compute,
             device=device,
             plain_formula=self.config.flash_attn == "disabled",
         )
         num_ranks = self.runtime.world_size if device.type == "cpu" else 1
-        self.resolved, lines = decide_checkpointing(
-            self.resolved, need, available_memory_bytes(device), num_ranks=num_ranks
-        )
+        free_bytes = available_memory_bytes(device)
+        self.resolved, lines = decide_checkpointing(self.resolved, need, free_bytes, num_ranks=num_ranks)
+        self._say(lines)
+
+    def _say(self, lines: Iterable[str]) -> None:
         for line in lines:
             self.reporter.say(line)
-
-    def _row_tokens(self) -> list[int]:
-        """Tokens of every micro-batch of the first epoch."""
-        lengths = self.store.lengths
-        steps = plan_epoch(lengths.tolist(), self.plan, 0)
-        return [int(lengths[list(m)].sum()) for step in steps for rank in step.micro_batches for m in rank if m]
-
-    def _prove_scores(self) -> None:
-        """Two short examples, packed and alone, against the model's own logits."""
-        shortest = [int(i) for i in self.store.lengths.argsort(kind="stable")[:2]]
-        if self.plan.micro_batch_tokens == 1:
-            shortest = shortest[:1]  # nothing is ever packed
-        elif len(shortest) < 2:
-            shortest *= 2
-        store = self.store
-        if not store.weights.any():  # prompts alone: what is learnt is not there yet
-            store = replace(store, weights=np.ones_like(store.weights))
-        verify_scorer(self.scorer, store, shortest, self.runtime.device)
 
     def _build_loop(self, start: Path | None, compute: torch.dtype) -> None:
         config, lengths = self.config, self.store.lengths.tolist()
@@ -302,7 +274,7 @@ class Run:
         plateau = plateau_of(config)
         if plateau is not None:
             vars(plateau).update(self.state.plateau)
-        largest = max(*self._row_tokens(), *(int(s.lengths.max()) for s in self.prepared.evals.values()), 1)
+        largest = max([self.row_tokens, *(int(store.lengths.max()) for store in self.prepared.evals.values())])
         eval_tokens = min(config.per_device_eval_batch_size * config.cutoff_len, largest)
         evaluator = Evaluator(self.runtime, self.stage, self.prepared.evals, eval_tokens)
         settings = loop_settings(config, total_steps, bool(self.prepared.evals))
@@ -347,7 +319,7 @@ class Run:
     def _train(self) -> int:
         if self.config.eval_on_start and self.loop.evaluator and self.state.global_step == 0:
             metrics = self.loop.evaluator.evaluate(self.loop.scorer)
-            self.reporter.say("before training: " + _line(metrics))
+            self.reporter.say("before training: " + in_one_line(metrics))
         try:
             assert isinstance(self.loop.interrupt, Interrupt)
             with self.loop.interrupt:
@@ -379,15 +351,10 @@ class Run:
         with settled_weights(self.optimizer):
             self._save_weights(part)
         write_files(part, self.tokenizer_files)
-        self._write_rope(part)
         self.state.write(part)
         run_folder.write_json(part / run_folder.CONTRACT_FILE, self.renderer.contract())
         if not self.config.save_only_model:
             save_training_state(part, self._trained, self.optimizer, self.state, self.identity)
-
-    def _write_rope(self, part: Path) -> None:
-        if self.rope.scaling is not None:
-            self.rope.scaling.write(part)
 
     def _finish(self) -> None:
         """Final evaluation, weights, results, plots and card."""
@@ -396,7 +363,7 @@ class Run:
             self._load_best()
         if self.loop.evaluator and self.config.do_eval:
             metrics = self.loop.evaluator.evaluate(self.loop.scorer)
-            self.reporter.say("evaluation: " + _line(metrics))
+            self.reporter.say("evaluation: " + in_one_line(metrics))
         lines: list[dict[str, Any]] = []
         predicted: Mapping[str, float] = {}
         if self.loop.evaluator and self.config.do_predict:
@@ -404,82 +371,26 @@ class Run:
         if not self.runtime.is_main:
             return
         try:
-            save_into(
-                self.folder,
-                self._save_weights,
-                lambda part: write_files(part, self.tokenizer_files),
-                self._write_rope,
-            )
+            save_into(self.folder, self._save_weights, lambda part: write_files(part, self.tokenizer_files))
         except (OSError, SafetensorError) as err:
             raise save_failure(err, self.folder, next(reversed(checkpoints(self.folder)), None)) from err
         write_at_end(self.model, self.config, self.folder)
         self.state.write(self.folder)
-        results = self._results()
-        run_folder.write_json(self.folder / "train_results.json", results)
-        if metrics:
-            run_folder.write_json(self.folder / "eval_results.json", {"epoch": self.state.epoch, **metrics})
+        results = training_results(self.state, self.plan, len(self.store), peak_memory_bytes(self.runtime.device))
+        if self.config.include_num_input_tokens_seen:
+            results["num_input_tokens_seen"] = self.state.num_input_tokens_seen
         if lines:
             write_predictions(self.folder, lines, predicted)
-            self.reporter.say(f"prediction: {_line(predicted)}; {len(lines):,} lines in {PREDICTIONS}")
-        run_folder.write_json(self.folder / "all_results.json", {**results, **metrics, **predicted})
-        write_card(self.folder, self.config, {**results, **metrics}, self.prepared.ledger.summary_lines())
+            self.reporter.say(f"prediction: {in_one_line(predicted)}; {len(lines):,} lines in {PREDICTIONS}")
+        write_outcome(self.folder, self.config, results, metrics, predicted, self.prepared.ledger.summary_lines())
         if self.config.plot_loss:
-            keys = [
-                *self.stage.plots,
-                *sorted({k for r in self.state.log_history for k in r if k.startswith("eval_")} - _NO_PLOT),
-            ]
-            plot_metrics(self.state.log_history, self.folder, keys)
-        self._say_what_next(results)
+            plot_outcome(self.folder, self.state, self.stage.plots)
+        self._say(closing_lines(self.resolved, self.folder, results))
 
     def _load_best(self) -> None:
         best = self.folder / str(self.state.best_model_checkpoint)
         self.reporter.say(f"loading the best checkpoint, {best.name} (best metric {self.state.best_metric:.4f})")
         self._put_back(best)
-
-    def _results(self) -> dict[str, Any]:
-        state = self.state
-        seconds = max(state.train_runtime_s, 1e-9)
-        rows = min(self.plan.rows_per_step * state.global_step, math.ceil(len(self.store) * state.epoch))
-        results = {
-            "epoch": state.epoch,
-            "train_loss": state.loss_total / max(state.global_step, 1),
-            "train_runtime": round(seconds, 4),
-            "train_samples_per_second": round(rows / seconds, 3),
-            "train_steps_per_second": round(state.global_step / seconds, 3),
-            "effective_tokens_per_sec": round(state.num_input_tokens_seen / seconds, 2),
-            "peak_memory_gb": round(peak_memory_bytes(self.runtime.device) / 1e9, 3),
-        }
-        if self.config.include_num_input_tokens_seen:
-            results["num_input_tokens_seen"] = state.num_input_tokens_seen
-        return results
-
-    def _say_what_next(self, results: Mapping[str, Any]) -> None:
-        file = self.resolved.config_file
-        shown = file if file else self.folder / run_folder.RUN_FILE
-        self.reporter.say(
-            f"finished in {clock(results['train_runtime'])}: training loss {results['train_loss']:.4f}, "
-            f"{results['effective_tokens_per_sec']:,.0f} tokens/s, peak memory {results['peak_memory_gb']:.2f} GB",
-            style="bold",
-        )
-        self.reporter.say(f"everything lies in {self.folder}")
-        if self.config.stage == "rm":
-            self.reporter.say(f"it scores answers: set reward_model: {self.folder} in a run with stage: ppo or grpo")
-            return
-        self.reporter.say(f"talk to it:  tunesmith chat {shown}")
-        if self.config.trains_adapter:
-            unquantized = "" if self.config.quantization_bit is None else " quantization_bit=null"
-            self.reporter.say(f"merge it:    tunesmith export {shown} export_dir={self.folder}-merged{unquantized}")
-
-
-_NO_PLOT = {"eval_runtime", "eval_samples_per_second"}
-
-
-def _line(metrics: Mapping[str, float]) -> str:
-    return "  ".join(f"{key} {value:.4g}" for key, value in metrics.items())
-
-
-def _model_type(config: Config) -> str | None:
-    return read_model_config(model_folder(config)).get("model_type")
 
 
 def _precision_key(config: Config) -> str | None:

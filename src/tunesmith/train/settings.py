@@ -57,6 +57,13 @@ def plan_spec(config: Config, world_size: int) -> PlanSpec:
     )
 
 
+def largest_row(lengths: Sequence[int], spec: PlanSpec) -> int:
+    """Tokens of the largest micro-batch of the first epoch, over all ranks."""
+    steps = plan_epoch(lengths, spec, 0)
+    micro_batches = (micro for step in steps for rank in step.micro_batches for micro in rank)
+    return max(sum(lengths[index] for index in micro) for micro in micro_batches)
+
+
 def count_steps(lengths: Sequence[int], spec: PlanSpec, config: Config) -> tuple[int, int]:
     """(total optimizer steps, number of epochs begun), by `max_steps` or `num_train_epochs`."""
     if not spec.packing:

@@ -24,6 +24,7 @@ from tunesmith.data.store import ExampleStore
 from tunesmith.errors import ConfigError
 from tunesmith.loss.scores import TokenScores, Want
 from tunesmith.loss.token import StepOut
+from tunesmith.model.evaluating import evaluating
 from tunesmith.registry import Registry
 from tunesmith.train.runtime import Runtime
 
@@ -206,16 +207,11 @@ def observed(scorer: nn.Module, update: Update, runtime: Runtime) -> Iterator[tu
     Past the data parallel wrapper: nothing is exchanged, so ranks may have different numbers of micro-batches.
     """
     module: nn.Module = getattr(scorer, "module", scorer)
-    was_training = module.training
-    module.eval()
-    try:
-        for micro in update.micro_batches:
-            batch = collate(update.store, micro).to(runtime.device)
-            with torch.no_grad():
-                scores = module(batch, Want(correct=False))
-            yield batch, scores
-    finally:
-        module.train(was_training)
+    for micro in update.micro_batches:
+        batch = collate(update.store, micro).to(runtime.device)
+        with evaluating(module):
+            scores = module(batch, Want(correct=False))
+        yield batch, scores
 
 
 STAGES = Registry(

@@ -10,11 +10,12 @@ from tests.tiny import tiny_adapter, tiny_model
 from transformers import AttentionInterface
 
 from tunesmith.errors import ModelError
-from tunesmith.infer.batch import Rollout, evaluating, generating, rollout
+from tunesmith.infer.batch import Rollout, generating, rollout
 from tunesmith.infer.engine import SamplingParams
 from tunesmith.infer.hf import HFEngine
 from tunesmith.infer.sampling import choose_token, choose_tokens
 from tunesmith.model.attention import DOCUMENT_ATTENTION, document_attention, register_document_attention
+from tunesmith.model.evaluating import evaluating
 from tunesmith.model.kernels import PLAIN_ATTENTION
 
 PROMPTS = [list(range(10 + 3 * n, 12 + 5 * n)) for n in range(1, 9)]  # 4 to 18 tokens

@@ -15,12 +15,14 @@ from tests.stages import write_stage_project
 from tests.training import arguments, history, run_training, weights
 
 from tunesmith.config.resolve import resolve
+from tunesmith.data.collate import supervised_places
 from tunesmith.data.store import StoreBuilder
 from tunesmith.errors import ConfigError, DataError, TrainingError
 from tunesmith.infer.batch import Rollout
 from tunesmith.loss.group import GROUP_FORMS
-from tunesmith.train.answers import trained_places, without_unfinished
-from tunesmith.train.stages import grpo
+from tunesmith.train.answers import without_unfinished
+from tunesmith.train.rewards.combine import Rewards, Scored
+from tunesmith.train.stages import grpo, on_policy
 from tunesmith.types import RowRef
 
 TWO_STEPS: dict[str, Any] = {"max_steps": 2, "learning_rate": 1e-2, "grpo_iterations": 2, "disable_shuffling": True}
@@ -30,9 +32,9 @@ FORMS = ("grpo", "dapo", "dr_grpo", "gspo")
 @pytest.fixture(scope="module", autouse=True)
 def lengths_differ() -> Iterator[None]:
     """Let a sixth of all tokens end an answer: a random model would hardly ever say the one that does."""
-    sampling = grpo.sampling_from_config
+    sampling = on_policy.sampling_from_config
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(grpo, "sampling_from_config", lambda config, _: sampling(config, range(90)))
+        patch.setattr(on_policy, "sampling_from_config", lambda config, _: sampling(config, range(90)))
         yield
 
 
@@ -98,15 +100,15 @@ def test_prompts_whose_rewards_are_equal_may_be_left_out_of_the_mean(
     project: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, settings = project
-    scored = grpo.Rewards.score
+    scored = Rewards.score
 
     def flat(self: Any, samples: Any) -> Any:
         """Every second group gets equal rewards."""
         found = scored(self, samples)
         totals = [0.5 if (i // 3) % 2 else total for i, total in enumerate(found.totals)]
-        return grpo.Scored(totals, found.by_source)
+        return Scored(totals, found.by_source)
 
-    monkeypatch.setattr(grpo.Rewards, "score", flat)
+    monkeypatch.setattr(Rewards, "score", flat)
     settings = {**settings, "max_steps": 1, "max_grad_norm": 0}
     kept = run_training(folder, str(tmp_path / "kept"), **settings)
     skipped = run_training(folder, str(tmp_path / "skipped"), **settings, skip_equal_rewards=True)
@@ -128,8 +130,10 @@ def test_a_step_without_anything_to_learn_from_leaves_the_weights(
     if "skip_equal_rewards" in settings:
         settings = {**settings, "reward_functions": folder / "faulty.py:same"}
     else:
-        sampling = grpo.sampling_from_config
-        monkeypatch.setattr(grpo, "sampling_from_config", lambda config, _: replace(sampling(config, ()), stop_ids=()))
+        sampling = on_policy.sampling_from_config
+        monkeypatch.setattr(
+            on_policy, "sampling_from_config", lambda config, _: replace(sampling(config, ()), stop_ids=())
+        )
     run = run_training(folder, str(tmp_path), **{**common, "max_steps": 1, "grpo_loss": form, **settings})
     assert history(run, "finished") == [0.0] or "skip_equal_rewards" in settings
     assert history(run, "grad_norm") == [0.0]
@@ -144,7 +148,7 @@ def test_answers_cut_at_the_limit_are_not_learnt_from_but_counted() -> None:
     store = without_unfinished(builder.build(), ends)
     assert store.weights.tolist() == [0, 0, 1, 0, 0, 0, 0, 1]
     assert int(store.first_sequence[-1]) == 4
-    assert trained_places(store, (1, 0)).tolist() == [7, 2]
+    assert supervised_places(store, (1, 0)).tolist() == [7, 2]
 
 
 def test_every_form_says_what_it_does_and_is_told_apart(
@@ -210,7 +214,7 @@ def test_samples_of_steps_that_a_resumed_run_repeats_are_taken_back(tmp_path: Pa
     for steps in ((1, 2, 3), (3, 4)):
         log = SampleLog(tmp_path, 1)
         for step in steps:
-            log.write(step, [sample], grpo.Scored([1.0], {"one": [1.0]}))
+            log.write(step, [sample], Scored([1.0], {"one": [1.0]}))
     lines = (tmp_path / "samples.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
 

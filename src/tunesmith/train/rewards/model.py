@@ -18,9 +18,9 @@ from tunesmith.data.collate import collate
 from tunesmith.data.plan import plan_evaluation
 from tunesmith.data.store import StoreBuilder
 from tunesmith.errors import ConfigError
-from tunesmith.infer.batch import evaluating
 from tunesmith.loss.scores import Want
 from tunesmith.model.adapters import attach_adapters, base_of, require_adapter
+from tunesmith.model.evaluating import evaluating
 from tunesmith.model.load import load_model, load_tokenizer
 from tunesmith.model.scorer import Scorer
 from tunesmith.model.second_adapter import acting, add_adapter

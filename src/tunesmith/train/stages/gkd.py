@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tunesmith.config import Config
-from tunesmith.data.collate import Batch, collate
+from tunesmith.data.collate import Batch, collate, supervised_places
 from tunesmith.data.plan import plan_evaluation
 from tunesmith.data.store import ExampleStore, StoreBuilder
 from tunesmith.infer.batch import generating, rollout
@@ -136,13 +136,7 @@ class Distillation(Stage):
                     teacher_topk(teacher.logits(hidden_CD), k, temperature=self.config.gkd_temperature)
                     for hidden_CD in hidden_ND.split(CHUNK_TOKENS)
                 ]
-                places = _supervised(store, micro)
+                places = supervised_places(store, micro)
                 logp_TK[places] = torch.cat([logp for logp, _ in top]).cpu().numpy()
                 ids_TK[places] = torch.cat([ids for _, ids in top]).float().cpu().numpy()
         return store.with_values(per_token={TOPK_LOGP: logp_TK, TOPK_IDS: ids_TK})
-
-
-def _supervised(store: ExampleStore, indices: Sequence[int]) -> npt.NDArray[np.int64]:
-    """Where in the store the supervised tokens of these examples are, in the order of a batch of them."""
-    borders = [(int(store.offsets[index]) + 1, int(store.offsets[index + 1])) for index in indices]
-    return np.concatenate([start + np.flatnonzero(store.weights[start:end]) for start, end in borders])

@@ -12,9 +12,8 @@ Equations and papers: `loss/group.py`.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -23,36 +22,28 @@ from torch import Tensor, nn
 
 from tunesmith.config import Config
 from tunesmith.data.collate import Batch
-from tunesmith.data.plan import plan_evaluation
 from tunesmith.data.store import ExampleStore
-from tunesmith.infer.engine import sampling_from_config
 from tunesmith.loss.group import GROUP_FORMS, GroupTokens, group_advantages, group_loss, group_weight
-from tunesmith.loss.moments import Moments
 from tunesmith.loss.scores import TokenScores, Want
 from tunesmith.loss.token import StepOut
 from tunesmith.model.scorer import Scorer
 from tunesmith.train.answers import (
-    EVALUATION_STEP,
     Answers,
     answer_totals,
     micro_batches,
-    sample_answers,
     token_logp,
     without_unfinished,
 )
-from tunesmith.train.reference import Reference, make_reference
-from tunesmith.train.rewards.combine import Rewards, Scored
-from tunesmith.train.rewards.sources import rewards_from_config
+from tunesmith.train.rewards.combine import Scored
 from tunesmith.train.runtime import Runtime
-from tunesmith.train.samplelog import SampleLog
-from tunesmith.train.stage import Setup, Stage, Step, Sums, Update
+from tunesmith.train.stage import Setup, Step, Sums, Update
+from tunesmith.train.stages.on_policy import OnPolicyStage, moments_over_ranks
 
 
-class GroupRelativePolicy(Stage):
+class GroupRelativePolicy(OnPolicyStage):
     """Stage `grpo`."""
 
     unit = "answers"
-    plots = ("loss", "reward")
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -61,46 +52,21 @@ class GroupRelativePolicy(Stage):
         low, high = config.grpo_epsilon, config.grpo_epsilon_high
         self.clip = (low or form.clip[0], high or low or form.clip[1])
         self.scale_rewards = form.scale_rewards if config.scale_rewards == "auto" else config.scale_rewards
-        self._reference: Reference | None = None
-        self._rewards: Rewards | None = None
-        self._samples: SampleLog | None = None
-        self._setup: Setup | None = None
-
-    def check_data(self, stores: Sequence[ExampleStore], config_dir: Path) -> None:
-        """Name the sources of reward, and refuse rows that one of them cannot score. Raises: UserError."""
-        self._rewards = rewards_from_config(self.config, config_dir)
-        for store in stores:
-            self._rewards.check_rows(store)
-        names = [f"rewards/{source.name}" for source in self._rewards.sources]
-        self.eval_metrics = ("reward", *names, "completion_length", "finished")
 
     def prepare(self, setup: Setup) -> None:
-        """Open the reward models and the reference."""
-        config = self.config
-        assert self._rewards is not None
-        self._setup = setup
-        self._rewards.open(setup)
-        low, high = self.clip
+        """Open the reward models, and the reference when `grpo_beta` asks for one."""
+        super().prepare(setup)
+        config, (low, high) = self.config, self.clip
         setup.say(
             f"{config.grpo_loss}: {config.num_generations} answers per prompt, ratios clipped to "
             f"[{1 - low:g}, {1 + high:g}], advantages scaled by {self.scale_rewards}"
         )
-        if config.grpo_beta:
-            self._reference = make_reference(setup)
-            setup.say(f"reference: {self._reference.label}")
-        if config.log_completions and setup.runtime.is_main:
-            self._samples = SampleLog(setup.folder, config.num_completions_to_print)
-
-    def example_weights(self, store: ExampleStore) -> npt.NDArray[np.float64]:
-        """Prompts count equally; what an update weighs is known when they have been answered."""
-        return np.ones(len(store))
 
     def updates(self, step: Step) -> Iterator[Update]:
         """Answer, score, compare, and learn from the answers `grpo_iterations` times."""
         started_s = time.monotonic()
-        answers, scored = self._answer(step, self.config.num_generations)
+        answers, scored = self.answer(step, self.config.num_generations)
         metrics = answer_totals(answers, scored, time.monotonic() - started_s)
-        self._write_samples(step.number + 1, answers, scored)
         store, has_signal_E, deviation = self._compare(answers, scored, step.runtime)
         metrics["frac_reward_zero_std"] = (float((~has_signal_E).sum()), float(len(has_signal_E)))
         if self.config.mask_truncated_completions:
@@ -127,29 +93,9 @@ class GroupRelativePolicy(Stage):
         )
         return group_loss(tokens, config.grpo_loss, clip=self.clip, beta=config.grpo_beta, max_tokens=self._longest)
 
-    def evaluate(self, scorer: nn.Module, store: ExampleStore, runtime: Runtime, micro_batch_tokens: int) -> Sums:
-        """One answer to each held-out prompt, drawn as in training, with the same random numbers every time.
-
-        Drawn rather than greedy: its mean reward is what training raises.
-        """
-        assert isinstance(scorer, Scorer)
-        plan = plan_evaluation(store.lengths.tolist(), micro_batch_tokens, runtime.world_size)
-        weights = self.example_weights(store)
-        step = Step(EVALUATION_STEP, plan, store, weights, runtime, scorer, self.config.seed)
-        totals = answer_totals(*self._answer(step, 1))
-        return Sums({name: totals[name] for name in self.eval_metrics})
-
     @property
     def _longest(self) -> int:
         return self.config.max_new_tokens or self.config.max_length
-
-    def _answer(self, step: Step, num_answers: int) -> tuple[Answers, Scored]:
-        assert self._setup is not None
-        assert self._rewards is not None
-        renderer = self._setup.renderer
-        params = sampling_from_config(self.config, renderer.stop_ids)
-        answers = sample_answers(step, renderer.tokenizer, params, num_answers)
-        return answers, self._rewards.score(answers.samples)
 
     def _compare(
         self, answers: Answers, scored: Scored, runtime: Runtime
@@ -158,7 +104,7 @@ class GroupRelativePolicy(Stage):
         reward_S = torch.tensor(scored.totals, dtype=torch.float64)
         num_groups, num = len(answers.store), self.config.num_generations
         group_S = torch.arange(num_groups).repeat_interleave(num)
-        batch = Moments.from_sums(torch.tensor(runtime.sum(Moments.sums(reward_S).tolist()), dtype=torch.float64))
+        batch = moments_over_ranks(runtime, reward_S)
         scale = self.scale_rewards
         advantage_S = group_advantages(reward_S, group_S, num_groups, scale=scale, batch=batch)  # type: ignore[arg-type]
         reward_EG = reward_S.reshape(num_groups, num)
@@ -185,8 +131,3 @@ class GroupRelativePolicy(Stage):
         members, batches = tuple(range(len(store))), micro_batches(store, self.config)
         # weight 0: nothing is left to learn from, and the sum that it divides is 0 too
         return Update(store, batches, weight or 1.0, members, int(num_tokens))
-
-    def _write_samples(self, step: int, answers: Answers, scored: Scored) -> None:
-        every = max(1, int(self.config.logging_steps))
-        if self._samples is not None and step % every == 0:
-            self._samples.write(step, answers.samples, scored)

@@ -13,20 +13,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from tunesmith.config import Config
-from tunesmith.data.collate import Batch, collate
-from tunesmith.data.plan import epoch_order, plan_evaluation
+from tunesmith.data.collate import Batch, collate, supervised_places
+from tunesmith.data.plan import epoch_order
 from tunesmith.data.store import ExampleStore
-from tunesmith.infer.batch import evaluating
-from tunesmith.infer.engine import sampling_from_config
 from tunesmith.loss.moments import Moments, whiten
 from tunesmith.loss.policy import (
     KlController,
@@ -39,14 +34,12 @@ from tunesmith.loss.policy import (
 )
 from tunesmith.loss.scores import TokenScores, Want
 from tunesmith.loss.token import StepOut
-from tunesmith.model.scorer import Scorer
-from tunesmith.train.answers import EVALUATION_STEP, Answers, answer_totals, micro_batches, sample_answers
+from tunesmith.model.evaluating import evaluating
+from tunesmith.train.answers import answer_totals, micro_batches
 from tunesmith.train.dropout import silence_dropout
-from tunesmith.train.reference import Reference, make_reference
-from tunesmith.train.rewards.combine import Rewards, Scored
-from tunesmith.train.rewards.sources import rewards_from_config
 from tunesmith.train.runtime import Runtime
-from tunesmith.train.stage import Setup, Stage, Step, Sums, Update
+from tunesmith.train.stage import Setup, Step, Sums, Update
+from tunesmith.train.stages.on_policy import OnPolicyStage, moments_over_ranks
 
 TOKEN_NUMBERS = ("old_logp", "old_value", "advantage", "return")
 
@@ -61,46 +54,22 @@ class _Measured:
     sequence_N: Tensor
 
 
-class ProximalPolicy(Stage):
+class ProximalPolicy(OnPolicyStage):
     """Stage `ppo`."""
 
     unit = "tokens"
-    eval_metrics: tuple[str, ...] = ("reward",)
-    plots = ("loss", "reward")
     needs_start = True
     needs_value_head = True
 
-    def __init__(self, config: Config) -> None:
-        super().__init__(config)
-        self._reference: Reference | None = None
-        self._rewards: Rewards | None = None
-        self._setup: Setup | None = None
-
-    def check_data(self, stores: Sequence[ExampleStore], config_dir: Path) -> None:
-        """Name the sources of reward, and refuse rows that one of them cannot score. Raises: UserError."""
-        self._rewards = rewards_from_config(self.config, config_dir)
-        for store in stores:
-            self._rewards.check_rows(store)
-        names = [f"rewards/{source.name}" for source in self._rewards.sources]
-        self.eval_metrics = ("reward", *names, "completion_length", "finished")
-
     def prepare(self, setup: Setup) -> None:
-        """Open the reward models and the reference. Raises: UserError when one does not fit."""
-        assert self._rewards is not None
-        self._setup = setup
+        """Dropout off, so that ratios begin at 1. Raises: UserError when a reward model or reference does not fit."""
         silence_dropout(setup)
-        self._rewards.open(setup)
-        self._reference = make_reference(setup)
-        setup.say(f"reference: {self._reference.label}")
-
-    def example_weights(self, store: ExampleStore) -> npt.NDArray[np.float64]:
-        """Prompts count equally; what an update weighs is known when they have been answered."""
-        return np.ones(len(store))
+        super().prepare(setup)
 
     def updates(self, step: Step) -> Iterator[Update]:
         """Answer, score, and learn from the answers `ppo_epochs` times, in `ppo_buffer_size` parts each time."""
         started_s = time.monotonic()
-        answers, scored = self._answer(step)
+        answers, scored = self.answer(step, 1)
         elapsed_s = time.monotonic() - started_s
         measured = self._measure(step, answers.store)
         score_S = torch.tensor(scored.totals, dtype=torch.float32)
@@ -118,40 +87,24 @@ class ProximalPolicy(Stage):
         old = Rollout(*(batch.token_values[name] for name in TOKEN_NUMBERS))
         return ppo_loss(scores.logp_N, scores.values_T[batch.where_N], old)
 
-    def evaluate(self, scorer: nn.Module, store: ExampleStore, runtime: Runtime, micro_batch_tokens: int) -> Sums:
-        """The mean reward of answers to the held-out prompts, drawn with the same seeds every time."""
-        assert isinstance(scorer, Scorer)
-        plan = plan_evaluation(store.lengths.tolist(), micro_batch_tokens, runtime.world_size)
-        step = Step(EVALUATION_STEP, plan, store, self.example_weights(store), runtime, scorer, self.config.seed)
-        totals = answer_totals(*self._answer(step))
-        return Sums({name: totals[name] for name in self.eval_metrics})
-
-    def _answer(self, step: Step) -> tuple[Answers, Scored]:
-        """This rank's answers of a step, and their scores."""
-        assert self._setup is not None
-        assert self._rewards is not None
-        renderer = self._setup.renderer
-        answers = sample_answers(step, renderer.tokenizer, sampling_from_config(self.config, renderer.stop_ids), 1)
-        return answers, self._rewards.score(answers.samples)
-
     def _measure(self, step: Step, store: ExampleStore) -> _Measured:
         """Score this rank's answers with the policy, the critic and the reference, before anything is learnt."""
         assert self._reference is not None
-        starts = np.concatenate(
-            [[0], np.cumsum([store.piece_lengths(i)[1] for i in range(len(store))], dtype=np.int64)]
-        )
-        columns, temperature = torch.zeros(3, int(starts[-1])), self.config.temperature
-        with evaluating(step.scorer):
-            for micro in micro_batches(store, self.config):
-                batch = collate(store, micro).to(step.runtime.device)
-                places_N = [place for i in micro for place in range(starts[i], starts[i + 1])]
-                own = step.scorer(batch, Want(correct=False, values=True, temperature=temperature))
-                with self._reference.active() as reference:
-                    ref_logp_N = reference(batch, Want(correct=False, temperature=temperature)).logp_N
-                rows = (own.logp_N, own.values_T[batch.where_N], ref_logp_N)
-                columns[:, places_N] = torch.stack(rows).float().cpu()
-        sequence_N = torch.from_numpy(np.repeat(np.arange(len(store)), np.diff(starts)))
-        return _Measured(columns[0], columns[1], columns[2], sequence_N)
+        columns_3T = np.zeros((3, store.num_tokens), np.float32)
+        want = Want(correct=False, temperature=self.config.temperature)
+        for micro in micro_batches(store, self.config):
+            batch = collate(store, micro).to(step.runtime.device)
+            with evaluating(step.scorer):
+                own = step.scorer(batch, replace(want, values=True))
+            with self._reference.active() as reference:
+                ref_logp_N = reference(batch, want).logp_N
+            rows = (own.logp_N, own.values_T[batch.where_N], ref_logp_N)
+            columns_3T[:, supervised_places(store, micro)] = torch.stack(rows).float().cpu().numpy()
+        where_N = np.flatnonzero(store.weights)
+        lengths = [store.piece_lengths(index)[1] for index in range(len(store))]  # of one answer per prompt
+        sequence_N = torch.from_numpy(np.repeat(np.arange(len(store)), lengths))
+        old_logp_N, old_value_N, ref_logp_N = torch.from_numpy(columns_3T[:, where_N])
+        return _Measured(old_logp_N, old_value_N, ref_logp_N, sequence_N)
 
     def _complete(
         self, runtime: Runtime, store: ExampleStore, measured: _Measured, score_S: Tensor
@@ -164,7 +117,7 @@ class ProximalPolicy(Stage):
             score_S, measured.old_logp_N, measured.ref_logp_N, measured.sequence_N, kl_coef=controller.coef
         )
         if config.ppo_whiten_rewards:
-            reward_N = whiten(reward_N, _moments(runtime, reward_N), shift_mean=False)
+            reward_N = whiten(reward_N, moments_over_ranks(runtime, reward_N), shift_mean=False)
         advantage_N, return_N = generalised_advantages(
             reward_N,
             measured.old_value_N,
@@ -173,7 +126,7 @@ class ProximalPolicy(Stage):
             gamma=config.ppo_gamma,
             lam=config.ppo_lambda,
         )
-        advantage_N = whiten(advantage_N, _moments(runtime, advantage_N))
+        advantage_N = whiten(advantage_N, moments_over_ranks(runtime, advantage_N))
         kl = float(kl_k1(measured.old_logp_N, measured.ref_logp_N).double().sum())
         kl, answers = runtime.sum([kl, num_answers])
         self.state["kl_coef"] = controller.after(kl / answers, int(answers)).coef
@@ -195,7 +148,7 @@ class ProximalPolicy(Stage):
         """The running moments of all scores, these included; None unless scores are normalised."""
         if not self.config.ppo_score_norm:
             return None
-        moments = Moments(**self.state.get("scores", {})).merge(_moments(runtime, score_S))
+        moments = Moments(**self.state.get("scores", {})).merge(moments_over_ranks(runtime, score_S))
         self.state["scores"] = asdict(moments)
         return moments
 
@@ -204,7 +157,7 @@ class ProximalPolicy(Stage):
         everyone = sorted(index for rank in step.plan.micro_batches for micro in rank for index in micro)
         num_parts = min(self.config.ppo_buffer_size, len(everyone))
         order = epoch_order(len(everyone), step.seed, step.number * self.config.ppo_epochs + epoch)
-        part_of = {everyone[place]: rank * num_parts // len(everyone) for rank, place in enumerate(order)}
+        part_of = {everyone[place]: turn * num_parts // len(everyone) for turn, place in enumerate(order)}
         return [[i for i, prompt in enumerate(prompts) if part_of[prompt] == part] for part in range(num_parts)]
 
     def _update(
@@ -215,8 +168,3 @@ class ProximalPolicy(Stage):
         return Update(
             chosen, micro_batches(chosen, self.config), trained, tuple(range(len(chosen))), int(read), metrics
         )
-
-
-def _moments(runtime: Runtime, values: Tensor) -> Moments:
-    """Moments of a value over all ranks."""
-    return Moments.from_sums(torch.tensor(runtime.sum(Moments.sums(values).tolist()), dtype=torch.float64))
