@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -96,6 +96,8 @@ class Loop:
     evaluator: Evaluator | None = None
     grad_scaler: torch.amp.GradScaler | None = None
     balance: ExpertBalance | None = None
+    _tokens_per_s: float = field(default=0.0, init=False)
+    _remaining_s: float = field(default=0.0, init=False)
 
     def run(self) -> bool:
         """Train until the last step. Returns False when the user stopped it, the state then being saved."""
@@ -238,7 +240,7 @@ class Loop:
         stop = False
         improved = False
         if self.evaluator and self._past_delay() and self._due("eval", settings.eval_steps, epoch_ends, last=False):
-            improved = self._observe(self._evaluate())
+            improved = self._observe(self.evaluate())
             stop = self._out_of_patience()
             if stop:
                 self.reporter.say(
@@ -274,7 +276,8 @@ class Loop:
         state.loss_since_log, state.steps_since_log, state.metrics_since_log = 0.0, 0, {}
         self._record({**metrics, "loss": loss, "grad_norm": self._grad_norm, "learning_rate": self._learning_rate})
 
-    def _evaluate(self) -> Mapping[str, float]:
+    def evaluate(self) -> Mapping[str, float]:
+        """Evaluate all sets as the model is now, and record it."""
         assert self.evaluator is not None
         with settled_weights(self.optimizer):
             metrics = self.evaluator.evaluate(self.scorer)

@@ -318,8 +318,7 @@ class Run:
 
     def _train(self) -> int:
         if self.config.eval_on_start and self.loop.evaluator and self.state.global_step == 0:
-            metrics = self.loop.evaluator.evaluate(self.loop.scorer)
-            self.reporter.say("before training: " + in_one_line(metrics))
+            self.loop.evaluate()
         try:
             assert isinstance(self.loop.interrupt, Interrupt)
             with self.loop.interrupt:

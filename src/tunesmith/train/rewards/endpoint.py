@@ -42,7 +42,7 @@ class EndpointReward:
     def __init__(self, url: str, timeout_s: float, pauses_s: Sequence[float] = PAUSES_S) -> None:
         self._parts = _checked_url(url)
         self.name = f"{self._parts.scheme}://{self._parts.netloc}{self._parts.path}"
-        self._url, self._timeout_s, self._pauses_s = url, timeout_s, tuple(pauses_s)
+        self._url, self.timeout_s, self._pauses_s = url, timeout_s, tuple(pauses_s)
         handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
         if _is_loopback(self._parts.hostname or ""):
             handlers.append(urllib.request.ProxyHandler({}))  # a proxy could not reach this machine's own address
@@ -62,7 +62,7 @@ class EndpointReward:
         request = urllib.request.Request(self._url, data=body, headers={"Content-Type": "application/json"})
         for pause_s in (*self._pauses_s, None):
             try:
-                with self._opener.open(request, timeout=self._timeout_s) as answer:
+                with self._opener.open(request, timeout=self.timeout_s) as answer:
                     return answer.read(MAX_ANSWER_BYTES + 1)
             except urllib.error.HTTPError as err:
                 with err:
@@ -72,7 +72,7 @@ class EndpointReward:
             except (OSError, http.client.HTTPException) as err:
                 reason = getattr(err, "reason", err)
                 waited = isinstance(reason, TimeoutError)
-                problem = f"no answer within {self._timeout_s:g} s" if waited else f"{type(reason).__name__}: {reason}"
+                problem = f"no answer within {self.timeout_s:g} s" if waited else f"{type(reason).__name__}: {reason}"
             if pause_s is not None:
                 time.sleep(pause_s)
         tries = len(self._pauses_s) + 1
