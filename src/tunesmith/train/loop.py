@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from tunesmith.data.collate import Batch, collate
 from tunesmith.data.plan import PlanSpec, StepPlan, plan_epoch
 from tunesmith.data.store import ExampleStore
+from tunesmith.errors import UserError
 from tunesmith.train.balance import ExpertBalance
 from tunesmith.train.diagnose import NonFinite
 from tunesmith.train.evaluate import Evaluator
@@ -148,13 +149,30 @@ class Loop:
         step = Step(number, step_plan, self.store, self._weights, self.runtime, module, self.settings.seed)
         self._learning_rate = self._set_learning_rate(number)
         sums, num_tokens = Sums(), 0
-        for place, update in enumerate(self.stage.updates(step)):
+        for place, update in enumerate(self._updates(step)):
             sums = sums.plus(self._update(update, place))
             num_tokens += update.num_tokens
         for name, pair in sums.totals.items():
             total, weight = state.metrics_since_log.get(name, (0.0, 0.0))
             state.metrics_since_log[name] = (total + pair[0], weight + pair[1])
         self._count(sums.means()["loss"], num_tokens)
+
+    def _updates(self, step: Step) -> Iterator[Update]:
+        """The stage's updates of a step. Raises: UserError of the stage, the state then being saved where it can be.
+
+        Before the first update nothing of the step has been learnt yet: where a reward fails, for instance, the run
+        goes on from here once the cause is removed. Other ranks do not know of it, so several save nothing.
+        """
+        updates = self.stage.updates(step)
+        try:
+            first = next(updates)
+        except UserError:
+            if self.state.global_step > 0 and self.runtime.world_size == 1:
+                self._save(force=True)
+                self.reporter.say(f"stopped at step {self.state.global_step}; the same command goes on from there")
+            raise
+        yield first
+        yield from updates
 
     def _update(self, update: Update, place: int) -> Sums:
         """One optimizer update. Returns loss and metrics over all ranks. Raises: NonFinite."""

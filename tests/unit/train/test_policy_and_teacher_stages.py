@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -108,21 +109,27 @@ def test_a_key_of_an_sft_loss_changes_what_is_learnt(key: str, tmp_path: Path) -
     assert differ(changed, run_training(project, "base", **settings, **base))
 
 
+@pytest.mark.parametrize("save_steps", [1, 100])
 @pytest.mark.parametrize("line", ["raise ValueError('no')", "return [float('nan')] * len(completion_ids)"])
-def test_a_reward_that_fails_ends_the_run_and_leaves_the_last_checkpoint(
-    line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_reward_that_fails_ends_the_run_and_loses_no_step(
+    line: str, save_steps: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project, settings = write_stage_project(tmp_path, "ppo", num_rows=12)
     code = "CALLS = []\ndef bad(completion_ids, **columns):\n    CALLS.append(1)\n"
     code += f"    if len(CALLS) == 3:\n        {line}\n"
     (project / "bad.py").write_text(f"{code}    return [float(i) for i, _ in enumerate(completion_ids)]\n")
     settings = {**settings, **SHORT, "reward_functions": project / "bad.py:bad"}
-    given = arguments(project, **settings, save_strategy="steps", save_steps=1)
+    given = arguments(project, **settings, save_strategy="steps", save_steps=save_steps)
     assert main(["train", *given]) == 2
     said = capsys.readouterr()
     assert "bad" in said.out + said.err
     assert "Traceback (most recent call last)" not in said.err
-    assert (project / "out" / "checkpoint-2" / "trainer_state.json").is_file()
+    (project / "bad.py").write_text(
+        code.split("    CALLS")[0] + "    return [float(i) for i, _ in enumerate(completion_ids)]\n"
+    )
+    assert main(["train", *given]) == 0
+    assert "(step 2)" in capsys.readouterr().out
+    assert json.loads((project / "out" / "trainer_state.json").read_text(encoding="utf-8"))["global_step"] == 3
 
 
 def test_a_prompt_that_leaves_no_room_is_said(ppo: tuple[Path, dict[str, Any], Path]) -> None:

@@ -85,12 +85,12 @@ class GroupOptions:
         False,
         en="Write some sampled answers with their rewards to samples.jsonl whenever a step is logged.",
         zh="每次记录日志时，将部分采样回答及其奖励写入 samples.jsonl。",
-        stages=_GRPO,
+        stages=("ppo", "grpo"),
     )
     num_completions_to_print: int = option(
         4,
         en="How many answers log_completions writes at a time.",
         zh="log_completions 每次写入的回答数。",
         gt=0,
-        stages=_GRPO,
+        stages=("ppo", "grpo"),
     )
