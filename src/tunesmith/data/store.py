@@ -157,6 +157,24 @@ class ExampleStore:
             None if self.rows is None else tuple(self.rows[index] for index in chosen),
         )
 
+    def branch(self, number: int) -> ExampleStore:
+        """The same examples with one of their branches each: [prefix | branch `number`, 0-based]."""
+        assert (np.diff(self.first_piece) > number + 1).all(), "every example has the branch"
+        pieces = self.first_piece[:-1, None] + np.array([0, number + 1])
+        piece_borders = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.piece_sizes, dtype=np.int64)])
+        borders, tokens = _gather(piece_borders, pieces.reshape(-1))
+        sequences = self.first_sequence[:-1] + number
+        return replace(
+            self,
+            ids=self.ids[tokens],
+            weights=self.weights[tokens],
+            offsets=borders[::2],
+            first_piece=np.arange(0, 2 * len(self) + 1, 2, dtype=np.int64),
+            piece_sizes=np.diff(borders),
+            per_sequence={name: values[sequences] for name, values in self.per_sequence.items()},
+            per_token={name: values[tokens] for name, values in self.per_token.items()},
+        )
+
     def unfold(self, indices: Sequence[int]) -> ExampleStore:
         """Every sequence of these examples as an example of its own, its prefix repeated."""
         tokens, sizes, owners = [], [], []

@@ -45,6 +45,23 @@ def test_select_keeps_order_repeats_and_rows() -> None:
     assert len(store.select([])) == 0
 
 
+def test_a_branch_of_every_example_keeps_its_prefix_and_its_numbers() -> None:
+    builder = StoreBuilder()
+    builder.add((1, 2, 3, 4, 5), (0, 0, 1, 2, 3), RowRef("d", "f", 1, 0), (2, 1, 2))
+    builder.add((6, 7, 8, 9), (0.5, 1, 1, 1), RowRef("d", "f", 2, 1), (0, 1, 3))
+    numbers = {"per_sequence": {"s": np.arange(4.0)}, "per_token": {"t": np.arange(9.0)}}
+    store = builder.build().with_values(per_example={"e": np.array([7.0, 8.0])}, **numbers)
+    first, second = store.branch(0), store.branch(1)
+    assert [first.example(i)[0].tolist() for i in range(2)] == [[1, 2, 3], [6]]
+    assert [second.example(i)[0].tolist() for i in range(2)] == [[1, 2, 4, 5], [7, 8, 9]]
+    assert [second.piece_lengths(i) for i in range(2)] == [(2, 2), (0, 3)]
+    assert second.example(0)[1].tolist() == [0, 0, 2, 3]
+    assert (first.per_sequence["s"].tolist(), second.per_sequence["s"].tolist()) == ([0, 2], [1, 3])
+    assert second.per_token["t"].tolist() == [0, 1, 3, 4, 6, 7, 8]
+    assert second.per_example["e"].tolist() == [7, 8]
+    assert (second.ref(1), len(store.select([]).branch(1))) == (store.ref(1), 0)
+
+
 def test_the_hash_is_of_tokens_weights_and_borders() -> None:
     original = store_of(*EXAMPLES).content_hash()
     assert store_of(*EXAMPLES).content_hash() == original

@@ -2,10 +2,12 @@
 
 That measure is an estimate of KL(policy || reference) from answers to other prompts, which every example carries as a
 second branch. It is taken over the whole global batch before anything is learnt from it, so it is the same however the
-batch is cut.
+batch is cut. The first branch is read for the loss and the second for the measure, each in a pass of its own.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +27,8 @@ from tunesmith.train.reference import Reference, make_reference, reference_logp
 from tunesmith.train.runtime import Runtime
 from tunesmith.train.stage import Setup, Stage, Update, observed
 
-OWN, OTHER = slice(0, None, 2), slice(1, None, 2)
-"""Of an example's two sequences: its own answer, and the answer to another prompt."""
+OWN, OTHER = 0, 1
+"""An example's two branches: its own answer, and the answer to another prompt."""
 
 
 class KahnemanTversky(Stage):
@@ -41,6 +43,7 @@ class KahnemanTversky(Stage):
         super().__init__(config)
         self._reference: Reference | None = None
         self._kl = 0.0
+        self._other_answers: dict[ExampleStore, ExampleStore] = {}
 
     def prepare(self, setup: Setup) -> None:
         """Make the reference, and say which one it is."""
@@ -49,10 +52,13 @@ class KahnemanTversky(Stage):
         setup.say(f"reference: {self._reference.label}")
 
     def with_numbers(self, store: ExampleStore, setup: Setup) -> ExampleStore:
-        """The reference's log-probability of every answer beside it."""
+        """The own answers, the reference's log-probability beside each; those to other prompts are set aside."""
         assert self._reference is not None
         self._look_at_verdicts(store, setup)
-        return store.with_values(per_sequence={"ref_logp": reference_logp(self._reference, store, setup)})
+        known = store.with_values(per_sequence={"ref_logp": reference_logp(self._reference, store, setup)})
+        own = known.branch(OWN)
+        self._other_answers[own] = known.branch(OTHER)
+        return own
 
     def _look_at_verdicts(self, store: ExampleStore, setup: Setup) -> None:
         """Rows of one verdict (only evaluation sets may be so) have no contrast to report. Raises: ConfigError."""
@@ -76,8 +82,8 @@ class KahnemanTversky(Stage):
     def before_update(self, scorer: nn.Module, update: Update, runtime: Runtime) -> None:
         """Estimate the divergence over the whole global batch, without gradients."""
         total, count = 0.0, 0.0
-        for batch, scores in observed(scorer, update, runtime):
-            moved_S = (scores.logp_S - batch.sequence_values["ref_logp"])[OTHER]
+        for batch, scores in observed(scorer, replace(update, store=self._other_answers[update.store]), runtime):
+            moved_S = scores.logp_S - batch.sequence_values["ref_logp"]
             total, count = total + float(moved_S.double().sum()), count + len(moved_S)
         total, count = runtime.sum([total, count])
         self._kl = kl_estimate(total, count)
@@ -86,11 +92,11 @@ class KahnemanTversky(Stage):
         """The loss of the row's own answers."""
         config = self.config
         scores: TokenScores = scorer(batch, Want(correct=False))
-        logp_E, tokens_E = scores.logp_S[OWN], scores.weight_S[OWN]
+        logp_E, tokens_E = scores.logp_S, scores.weight_S
         desirable_E = batch.example_values[DESIRABLE] > 0
         out = kto_loss(
             logp_E,
-            batch.sequence_values["ref_logp"][OWN],
+            batch.sequence_values["ref_logp"],
             desirable_E,
             kl=self._kl,
             beta=config.pref_beta,
