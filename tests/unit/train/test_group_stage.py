@@ -173,7 +173,7 @@ def test_rewards_are_logged_by_source_and_held_out_prompts_are_answered(
     lines = [json.loads(line) for line in (run / "trainer_log.jsonl").read_text().splitlines()]
     trained = [line for line in lines if "reward_std" in line]
     assert len(trained) == 2
-    names = [f"rewards/{settings['reward_functions']}", "rewards/finished"]
+    names = [f"rewards/{Path(settings['reward_functions']).name}", "rewards/finished"]
     for line in trained:
         assert line["reward"] == pytest.approx(line[names[0]] + 0.5 * line[names[1]])
         assert {"reward_std", "completion_length", "finished", "clip_ratio/low", "frac_reward_zero_std"} <= line.keys()

@@ -152,7 +152,7 @@ def test_several_reward_models_keep_apart(project: Path) -> None:
     both = rewards.score(SAMPLES)
     for folder in (project / "reward", second):
         expected = expected_scores(project / "model", folder, folder)
-        assert both.by_source[str(folder)] == pytest.approx(expected, abs=1e-5)
+        assert both.by_source[folder.name] == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_reward_adapter_of_another_base_is_noted(project: Path) -> None:

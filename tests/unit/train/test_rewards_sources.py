@@ -11,7 +11,7 @@ from reward_samples import REF, sample
 
 from tunesmith.errors import ConfigError, DataError
 from tunesmith.train.rewards.answers import as_number, is_right
-from tunesmith.train.rewards.combine import Rewards
+from tunesmith.train.rewards.combine import Rewards, short_labels
 from tunesmith.train.rewards.sources import open_source
 
 
@@ -210,6 +210,12 @@ def test_a_name_that_is_no_reward_is_refused_with_the_way_out(name: str, tmp_pat
     with pytest.raises(ConfigError) as caught:
         open_source(name, (tmp_path,))
     assert UNUSABLE[name] in caught.value.render()
+
+
+def test_logs_call_a_file_or_folder_by_its_last_part_where_that_is_clear() -> None:
+    names = ["/home/me/rewards.py:brevity", "saves/reward", r"regex:</b>\d", "http://127.0.0.1:1/score", "exact"]
+    assert short_labels(names) == ("rewards.py:brevity", "reward", names[2], names[3], "exact")
+    assert short_labels(["a/r.py:f", "b/r.py:f"]) == ("a/r.py:f", "b/r.py:f")
 
 
 def test_sources_are_summed_with_their_weights_and_kept_apart() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from tunesmith.data.store import ExampleStore
 from tunesmith.errors import ConfigError
@@ -18,14 +19,14 @@ class Scored:
 
     Attributes:
         totals: weighted sum over the sources, one per sample.
-        by_source: the unweighted scores of each source, by its name.
+        by_source: the unweighted scores of each source, by its label.
     """
 
     totals: list[float]
     by_source: dict[str, list[float]]
 
     def means(self) -> dict[str, float]:
-        """The mean of each source, by its name; empty when there are no samples."""
+        """The mean of each source, by its label; empty when there are no samples."""
         return {name: sum(values) / len(values) for name, values in self.by_source.items() if values}
 
 
@@ -51,6 +52,7 @@ class Rewards:
                 fix="give one weight per reward, first those of reward_model, then those of reward_functions",
             )
         self.sources = tuple(sources)
+        self.labels = short_labels(names)
         self.weights = tuple(weights) or (1.0,) * len(sources)
 
     def check_rows(self, store: ExampleStore) -> None:
@@ -68,7 +70,14 @@ class Rewards:
 
     def score(self, samples: Sequence[Sample]) -> Scored:
         """Scores of all samples. Raises: UserError of the source at fault."""
-        by_source = {source.name: source.score(samples) for source in self.sources}
-        columns = zip(*by_source.values(), strict=True)
+        scores = [source.score(samples) for source in self.sources]
+        by_source = dict(zip(self.labels, scores, strict=True))
+        columns = zip(*scores, strict=True)
         totals = [sum(w * value for w, value in zip(self.weights, values, strict=True)) for values in columns]
         return Scored(totals, by_source)
+
+
+def short_labels(names: Sequence[str]) -> tuple[str, ...]:
+    """What logs call the sources: a file or folder by its last part, unless two would then be called the same."""
+    short = [Path(name).name if "/" in name.partition(":")[0] else name for name in names]
+    return tuple(label if short.count(label) == 1 else name for label, name in zip(short, names, strict=True))

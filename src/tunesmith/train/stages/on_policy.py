@@ -42,7 +42,7 @@ class OnPolicyStage(Stage):
         self._rewards = rewards_from_config(self.config, config_dir)
         for store in stores:
             self._rewards.check_rows(store)
-        names = [f"rewards/{source.name}" for source in self._rewards.sources]
+        names = [f"rewards/{label}" for label in self._rewards.labels]
         self.eval_metrics = ("reward", *names, "completion_length", "finished")
 
     def prepare(self, setup: Setup) -> None:
