@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tunesmith.data.store import ExampleStore
+from tunesmith.data.store import ExampleStore, FloatArrays
 
 Document = tuple[int, ...]
 """Borders of a document's pieces in the row: (start, end) of a plain one, (start, end of the prefix, end of the
@@ -36,6 +36,7 @@ class Batch:
         example_S: int64; the example of each sequence, 0-based in the row.
         documents: the borders of each example's pieces.
         indices: the examples, by their number in the store.
+        states_TD: the states of frozen layers at every position, where the store keeps them.
         example_values, sequence_values, token_values: the store's numbers for these E, S, N, by name, fp32.
 
     The place holder of a rank without work has one token and E = S = N = 0.
@@ -54,6 +55,7 @@ class Batch:
     example_values: Mapping[str, Tensor] = field(default_factory=dict)
     sequence_values: Mapping[str, Tensor] = field(default_factory=dict)
     token_values: Mapping[str, Tensor] = field(default_factory=dict)
+    states_TD: Tensor | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -111,9 +113,10 @@ def collate(store: ExampleStore, indices: Sequence[int]) -> Batch:
         _integers(np.array([part.example for part in parts])),
         tuple(documents),
         tuple(int(index) for index in indices),
-        {name: _numbers(values[list(indices)]) for name, values in store.per_example.items()},
-        {name: _numbers(values[sequences]) for name, values in store.per_sequence.items()},
-        {name: _numbers(values[tokens_N]) for name, values in store.per_token.items()},
+        _chosen(store.per_example, list(indices)),
+        _chosen(store.per_sequence, sequences),
+        _chosen(store.per_token, tokens_N),
+        None if store.states is None else store.states[store.tokens_of(indices)],
     )
 
 
@@ -174,5 +177,5 @@ def _integers(values: np.ndarray) -> Tensor:
     return torch.from_numpy(values.astype(np.int64))
 
 
-def _numbers(values: np.ndarray) -> Tensor:
-    return torch.from_numpy(values.astype(np.float32))
+def _chosen(numbers: FloatArrays, places: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(values[places].astype(np.float32)) for name, values in numbers.items()}

@@ -17,12 +17,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tunesmith.types import RowRef
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 IntArray = npt.NDArray[np.int64]
 FloatArrays = Mapping[str, npt.NDArray[np.floating[Any]]]
@@ -42,6 +45,7 @@ class ExampleStore:
         piece_sizes: tokens of each piece, int64[M]; the pieces of an example lie end to end.
         per_example, per_sequence, per_token: numbers that a stage needs beside the tokens, by name, of N, S and T
             entries. S counts the sequences of all examples in order; a token's number belongs to predicting it.
+        states: what frozen layers of the model give each token, (T, D), where a run keeps it.
         rows: the fields of each example's row, where a stage needs them (rewards look at them).
     """
 
@@ -56,6 +60,7 @@ class ExampleStore:
     per_sequence: FloatArrays = field(default_factory=dict)
     per_token: FloatArrays = field(default_factory=dict)
     rows: tuple[Mapping[str, Any], ...] | None = None
+    states: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -95,6 +100,10 @@ class ExampleStore:
         """Ids and weights of one example, as views of the flat arrays."""
         start, end = self.offsets[index], self.offsets[index + 1]
         return self.ids[start:end], self.weights[start:end]
+
+    def tokens_of(self, indices: Sequence[int]) -> IntArray:
+        """The places of all tokens of these examples, laid end to end."""
+        return _gather(self.offsets, np.asarray(indices, dtype=np.int64))[1]
 
     def ref(self, index: int) -> RowRef:
         """Where example `index` came from."""
@@ -173,6 +182,7 @@ class ExampleStore:
             piece_sizes=np.diff(borders),
             per_sequence={name: values[sequences] for name, values in self.per_sequence.items()},
             per_token={name: values[tokens] for name, values in self.per_token.items()},
+            states=None if self.states is None else self.states[tokens],
         )
 
     def unfold(self, indices: Sequence[int]) -> ExampleStore:

@@ -23,6 +23,7 @@ from tunesmith.data.collate import Batch, collate
 from tunesmith.data.store import ExampleStore
 from tunesmith.errors import ModelError
 from tunesmith.loss.scores import CHUNK_TOKENS, LogitFunction, LogitTransform, TokenScores, Want, head_log_prob
+from tunesmith.model.frozen_states import num_frozen_layers, standing_in, states_before
 from tunesmith.model.value_head import ValueHead
 
 
@@ -48,6 +49,8 @@ class Scorer(nn.Module):
         self._decoder = (base.get_decoder(),)  # in a tuple: not registered a second time as a submodule
         self._head = (base.get_output_embeddings(),)
         self.transform = logit_transform(base.config)
+        self.num_skipped = 0
+        """How many of the first layers are left out for rows that bring the states of these layers along."""
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Matrix products in `compute_dtype`; norms, softmax and the loss stay in fp32."""
@@ -55,9 +58,29 @@ class Scorer(nn.Module):
             return nullcontext()
         return torch.autocast(self.device_type, dtype=self.compute_dtype)
 
+    @property
+    def num_layers(self) -> int:
+        """Layers of the decoder."""
+        return len(getattr(self._decoder[0], "layers", ()))
+
+    def num_frozen_layers(self) -> int:
+        """How many of the first layers give the same states whenever they run."""
+        trained = [p for p in self.parameters() if p.requires_grad]
+        after = [self._head[0], *([] if self.value_head is None else [self.value_head])]
+        return num_frozen_layers(self._decoder[0], trained, after)
+
+    def states_before(self, layer: int, batch: Batch) -> Tensor:
+        """What layer `layer` is given at every position of the row, (T, D); after the last: what the norm is given."""
+        layers = self._decoder[0].layers
+        after = layers[layer] if layer < len(layers) else self._decoder[0].norm
+        return states_before(after, lambda: self.hidden(batch))
+
     def hidden(self, batch: Batch) -> Tensor:
         """The decoder's output at every position of the row, (T, D)."""
-        with self.autocast():
+        skipped: AbstractContextManager[None] = nullcontext()
+        if self.num_skipped and batch.states_TD is not None:
+            skipped = standing_in(self._decoder[0].layers[: self.num_skipped], batch.states_TD)
+        with self.autocast(), skipped:
             output = self._decoder[0](
                 input_ids=batch.input_ids_BT,
                 position_ids=batch.positions_BT,

@@ -25,6 +25,7 @@ MAY_CHANGE = (
     "max_steps", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "warmup_ratio", "optim", "optim_args",
     "weight_decay", "max_grad_norm", "bf16", "fp16", "pure_bf16", "lora_dropout", "module_dropout",
     "micro_batch_tokens", "neftune_noise_alpha", "shift_attn", "moe_aux_loss_coef", "upcast_layernorm",
+    "cache_frozen_layers",
 )  # fmt: skip
 """A resumed run may differ in these; it is said, and the result is then no longer that of an unbroken run."""
 

@@ -47,6 +47,7 @@ from tunesmith.train.checkpoint import (
 )
 from tunesmith.train.diagnose import NonFinite, explain, find_suspects
 from tunesmith.train.evaluate import Evaluator
+from tunesmith.train.frozen import with_frozen_states
 from tunesmith.train.identity import identify
 from tunesmith.train.interrupt import Interrupt
 from tunesmith.train.loop import Loop
@@ -236,8 +237,10 @@ class Run:
             self.resolved.config_dir,
         )
         self.stage.prepare(setup)
+        num_epochs = count_steps(self.store.lengths.tolist(), self.plan, self.config)[1]
+        store = with_frozen_states(setup, self.store, num_epochs, learns_from_rows=self.stage.learns_from_rows)
         evals = {name: self.stage.with_numbers(store, setup) for name, store in self.prepared.evals.items()}
-        self.prepared = replace(self.prepared, train=self.stage.with_numbers(self.store, setup), evals=evals)
+        self.prepared = replace(self.prepared, train=self.stage.with_numbers(store, setup), evals=evals)
 
     def _settle_memory(self, model: Any, compute: torch.dtype) -> None:
         device = self.runtime.device

@@ -131,6 +131,8 @@ class Stage:
     """Training metrics that get a curve."""
     needs_start = False
     """Whether `prepare` looks at the weights that the run started from, also when it is resumed."""
+    learns_from_rows = True
+    """Whether it takes its steps on the examples that it is given, not on answers of its own."""
     needs_value_head = False
     """Whether a value head is trained beside the model."""
 

@@ -229,3 +229,22 @@ def test_the_last_token_of_a_document_predicts_nothing_and_the_first_is_not_pred
     assert float(batch.weights_N.sum()) == sum(float(store.example(i)[1][1:].sum()) for i in (0, 2))
     assert batch.positions_BT[0].tolist() == [*range(9), *range(6)]
     assert batch.documents == ((0, 9), (9, 15))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_scores_from_the_states_of_the_first_layer_are_those_of_the_whole_model(family: str) -> None:
+    scorer, store = _scorer(FAMILIES[family]), _pairs()
+    batch = collate(store, [0, 1, 2])
+    with torch.no_grad():
+        whole = scorer(batch).logp_N
+        states = scorer.states_before(1, batch)
+        scorer.num_skipped = 1
+        layer = scorer.model.get_decoder().layers[0]
+        layer.forward = _refuse  # what stands in must not call it, and must put it back
+        kept = scorer(replace(batch, states_TD=states)).logp_N
+        assert layer.forward is _refuse
+    assert torch.equal(whole, kept)
+
+
+def _refuse(*_: object, **__: object) -> None:
+    raise AssertionError("a layer that is left out was run")

@@ -213,7 +213,7 @@ def test_a_name_that_is_no_reward_is_refused_with_the_way_out(name: str, tmp_pat
 
 
 def test_logs_call_a_file_or_folder_by_its_last_part_where_that_is_clear() -> None:
-    names = ["/home/me/rewards.py:brevity", "saves/reward", r"regex:</b>\d", "http://127.0.0.1:1/score", "exact"]
+    names = ["/data/rewards.py:brevity", "saves/reward", r"regex:</b>\d", "http://127.0.0.1:1/score", "exact"]
     assert short_labels(names) == ("rewards.py:brevity", "reward", names[2], names[3], "exact")
     assert short_labels(["a/r.py:f", "b/r.py:f"]) == ("a/r.py:f", "b/r.py:f")
 

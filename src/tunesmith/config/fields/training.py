@@ -188,6 +188,12 @@ class TrainingOptions:
         zh="评估时全程使用 float16。",
         noop="evaluation uses the precision of training",
     )
+    cache_frozen_layers: bool | None = option(
+        None,
+        en="Run the layers below the lowest trained one once, and keep what they give; unset: where it saves work and "
+        "takes at most 2 GB.",
+        zh="最低可训练层以下的各层只计算一次并保留结果；不设置则在能省计算且不超过 2 GB 时启用。",
+    )
     gradient_checkpointing: bool | None = option(
         None,
         en="Recompute activations to save memory; unset: decided from model and memory.",

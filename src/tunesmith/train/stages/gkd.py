@@ -43,6 +43,7 @@ class Distillation(Stage):
         super().__init__(config)
         self._teacher: Reference | None = None
         self._setup: Setup | None = None
+        self.learns_from_rows = not config.gkd_lambda
 
     def prepare(self, setup: Setup) -> None:
         """Load the teacher. Raises: ModelError when it has another vocabulary."""

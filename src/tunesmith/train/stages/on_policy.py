@@ -29,6 +29,7 @@ class OnPolicyStage(Stage):
     """A stage that learns from its own answers. A subclass yields `updates` from what `answer` gives it."""
 
     plots = ("loss", "reward")
+    learns_from_rows = False
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
