@@ -3,7 +3,7 @@
     .venv/bin/python scripts/show_learning.py dpo [--seeds 1 2 3] [--output-dir saves/learning] [key=value ...]
 
 Each stage is a line of `SHOWS`: its example, the figure that counts, and what it has to reach (every seed) or rise by
-(on average, no seed falling). ppo and grpo start from a short lesson, trained once. Settings after the stage go to
+(on average over the seeds). ppo and grpo start from a short lesson, trained once. Settings after the stage go to
 every run of it, as on the command line of `tunesmith train`. Exit code 1 when the figure falls short.
 The figures of one machine stand in docs/numerics.md, under "Learning".
 """
@@ -131,7 +131,7 @@ def judge(stage: str, show: Show, pairs: list[tuple[float, float]]) -> int:
         f"{stage}: {show.metric} rises by {mean:.3f} on average, {min(rises):.3f} at least, over {len(pairs)} seed(s); "
         f"needed {show.rises_by} on average"
     )
-    return 0 if mean >= show.rises_by and min(rises) >= 0 else 1
+    return 0 if mean >= show.rises_by else 1
 
 
 def evaluations(folder: Path) -> tuple[dict[str, float], dict[str, float]]:
