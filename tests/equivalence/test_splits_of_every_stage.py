@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.stages import CASES, write_stage_project
 from tests.training import arguments, history, largest_difference, run_training, weights
+from tests.two_ranks import train_on_two_ranks
 
 SETTINGS: dict[str, Any] = {"num_train_epochs": 2, "lr_scheduler_type": "linear", "optim": "adamw_torch"}
 WHOLE = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}
@@ -24,8 +23,7 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return project, settings
 
 
-def _assert_same(project: Path, output: str) -> None:
-    run, reference = project / output, project / "whole"
+def _assert_same(run: Path, reference: Path) -> None:
     assert largest_difference(history(run, "loss"), history(reference, "loss")) < 2e-5
     assert largest_difference(history(run, "grad_norm"), history(reference, "grad_norm")) < 1e-4
     ours, theirs = weights(run), weights(reference)
@@ -44,19 +42,24 @@ def _assert_same(project: Path, output: str) -> None:
 def test_the_cut_of_a_batch_changes_nothing(whole: tuple[Path, dict[str, Any]], layout: dict[str, Any]) -> None:
     project, settings = whole
     output = f"cut{layout['per_device_train_batch_size']}"
-    run_training(project, output, **{**settings, **layout})
-    _assert_same(project, output)
+    _assert_same(run_training(project, output, **{**settings, **layout}), project / "whole")
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a project of each case, trained on two ranks."""
+    folder, runs = tmp_path_factory.mktemp("ranks"), []
+    layout = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "use_cpu": True}
+    for case in CASES:
+        project, settings = write_stage_project(folder / case, case)
+        runs.append(arguments(project, "two", **{**SETTINGS, **settings, **layout}))
+    train_on_two_ranks(runs, folder)
+    return folder
 
 
 @pytest.mark.slow
-def test_two_ranks_take_the_same_steps_as_one(whole: tuple[Path, dict[str, Any]]) -> None:
-    project, settings = whole
-    layout = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "use_cpu": True}
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--rdzv-backend=c10d"),
-        *("--rdzv-endpoint=127.0.0.1:0", "-m", "tunesmith", "train"),
-        *arguments(project, "two", **{**settings, **layout}),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    _assert_same(project, "two")
+@pytest.mark.parametrize("case", CASES)
+def test_two_ranks_take_the_same_steps_as_one(case: str, two_ranks: Path, tmp_path: Path) -> None:
+    project, settings = write_stage_project(tmp_path, case)
+    run_training(project, "whole", **{**SETTINGS, **settings, **WHOLE})
+    _assert_same(two_ranks / case / "two", project / "whole")

@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from tests.training import arguments, history, run_training, weights, write_project
+from tests.two_ranks import train_on_two_ranks
 
 from tunesmith.config.resolve import resolve
 from tunesmith.errors import ConfigError, ExportError, ResumeError
@@ -79,13 +78,7 @@ def test_gradient_checkpointing_changes_nothing(project: Path, tmp_path: Path, m
 def test_two_ranks_take_the_same_steps_as_one(project: Path, tmp_path: Path, method: str, bits: int) -> None:
     settings = {"quantization_method": method, "quantization_bit": bits, "max_steps": 4, "use_cpu": True}
     alone = run_training(project, str(tmp_path / "one"), **settings, gradient_accumulation_steps=4)
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--rdzv-backend=c10d"),
-        *("--rdzv-endpoint=127.0.0.1:0", "-m", "tunesmith", "train"),
-        *arguments(project, str(tmp_path / "two"), **settings, gradient_accumulation_steps=2),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    train_on_two_ranks([arguments(project, str(tmp_path / "two"), **settings, gradient_accumulation_steps=2)], tmp_path)
     for key in ("loss", "grad_norm"):
         assert history(tmp_path / "two", key) == pytest.approx(history(alone, key), rel=1e-4)
 
