@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 from tests.tiny import tiny_adapter, tiny_model
+from tests.unit.export.test_gguf_conversion import write_gguf
 
 from tunesmith.config.resolve import resolve
 from tunesmith.train.run import train
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-NUM_EXAMPLES = 47
+NUM_EXAMPLES = 59
 # what a file is for follows from its folder
 VERBS = {
     "train_lora": "train",
@@ -71,7 +72,7 @@ def test_two_examples_never_write_into_one_folder() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINING)
-def test_a_training_example_runs_with_a_tiny_model(name: str, tmp_path: Path) -> None:
+def test_a_training_example_runs_with_a_tiny_model(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two steps on some rows; the data are those that the file names."""
     model = tiny_model(tmp_path / "model")
     short = [
@@ -82,12 +83,18 @@ def test_a_training_example_runs_with_a_tiny_model(name: str, tmp_path: Path) ->
         "save_strategy=steps",
         "save_steps=2",
     ]
+    given = resolve([str(EXAMPLES / name)], verb="train").config
+    base = model
+    if str(given.model_name_or_path).endswith(".gguf"):
+        base = tmp_path / "packed" / "tiny.gguf"
+        base.parent.mkdir()
+        write_gguf(base, model)
+        monkeypatch.setenv("TUNESMITH_CACHE", str(tmp_path / "cache"))
     places = [
-        f"model_name_or_path={model}",
+        f"model_name_or_path={base}",
         f"output_dir={tmp_path / 'out'}",
         f"dataset_dir={EXAMPLES.parent / 'data'}",
     ]
-    given = resolve([str(EXAMPLES / name)], verb="train").config
     teacher = [f"teacher_model={tiny_model(tmp_path / 'teacher', seed=1)}"] if given.teacher_model else []
     adapter = (
         [f"adapter_name_or_path={tiny_adapter(tmp_path / 'adapter', model)}"] if given.adapter_name_or_path else []
