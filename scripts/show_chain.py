@@ -26,7 +26,7 @@ QUESTION = "What is 4 + 3?"
 CHAIN: dict[str, tuple[str, tuple[str, ...]]] = {
     "sft": ("train_lora/arithmetic_sft.yaml", ("max_steps=24", "save_steps=8")),
     "dpo": ("train_lora/smollm2_lora_dpo.yaml", ("max_steps=12", "save_steps=4", "learning_rate=5e-5")),
-    "ppo": ("train_lora/smollm2_lora_ppo.yaml", ("max_steps=12", "save_steps=4", "max_new_tokens=8")),
+    "ppo": ("train_lora/smollm2_lora_ppo.yaml", ("max_steps=12", "save_steps=4", "per_device_train_batch_size=8")),
 }
 """Stage -> its example, and what makes it short; each goes on with the adapter of the one before."""
 PATIENCE_S = 600.0
