@@ -28,7 +28,7 @@ from tunesmith.data.prepare import prepare
 from tunesmith.render import load_renderer
 
 ROOT = Path(__file__).resolve().parents[3]
-SMOLLM2 = Path(os.environ.get("TUNESMITH_CACHE", Path.home() / ".cache" / "tunesmith")) / "models/SmolLM2-135M-Instruct"
+SMOLLM2 = Path(os.environ["TUNESMITH_USER_CACHE"]) / "models/SmolLM2-135M-Instruct"
 LANGUAGES = ("en", "zh")
 NUM_ROWS = {  # task -> (training rows, held-out rows) of each language
     "pt": (240, 40),

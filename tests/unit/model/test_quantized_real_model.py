@@ -24,8 +24,7 @@ from tunesmith.config.resolve import resolve
 from tunesmith.model.load import load_model
 
 ROOT = Path(__file__).resolve().parents[3]
-CACHE = Path(os.environ.get("TUNESMITH_CACHE") or Path.home() / ".cache" / "tunesmith")
-MODEL = CACHE / "models" / "SmolLM2-135M-Instruct"
+MODEL = Path(os.environ["TUNESMITH_USER_CACHE"]) / "models" / "SmolLM2-135M-Instruct"
 NUM_STEPS = 30
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not MODEL.is_dir(), reason="the demo's model is not there")]
