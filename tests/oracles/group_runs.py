@@ -137,13 +137,7 @@ def _theirs(project: Path, run: GroupRun, steps: list[tuple[list[Any], list[Any]
         max_grad_norm=SETTINGS["max_grad_norm"],
         optim="adamw_torch",
         shuffle_dataset=False,
-        logging_steps=1,
-        save_strategy="no",
-        report_to=[],
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
-        disable_tqdm=True,
+        **trl_calls.PLAIN,
         **run.theirs,
     )
     trainer = Given(

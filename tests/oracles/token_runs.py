@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from tests.oracles.table import Row, check
 from tests.oracles.trajectories import NUM_STEPS, PREFIX, SETTINGS, furthest
-from tests.oracles.trl_calls import need
+from tests.oracles.trl_calls import PLAIN, need
 from tests.stages import write_stage_project
 from tests.training import arguments, history, run_training
 
@@ -97,13 +97,7 @@ def _trained(trainer_class: Any, config_class: Any, project: Path, steps: Steps,
         optim=SETTINGS["optim"],
         train_sampling_strategy="sequential",
         remove_unused_columns=False,
-        logging_steps=1,
-        save_strategy="no",
-        report_to=[],
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
-        disable_tqdm=True,
+        **PLAIN,
         **settings,
     )
     model = AutoModelForCausalLM.from_pretrained(project / "model", dtype=torch.float32)

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from tests.oracles.table import Row, check
-from tests.oracles.trl_calls import need
+from tests.oracles.trl_calls import PLAIN, need
 from tests.stages import write_stage_project
 from tests.training import arguments, history, run_training
 
@@ -102,13 +102,7 @@ def _trained(trainer_class: Any, config_class: Any, model: Any, project: Path, r
         max_grad_norm=SETTINGS["max_grad_norm"],
         optim=SETTINGS["optim"],
         train_sampling_strategy="sequential",
-        logging_steps=1,
-        save_strategy="no",
-        report_to=[],
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
-        disable_tqdm=True,
+        **PLAIN,
         max_length=None,
         **settings,
     )

@@ -20,6 +20,18 @@ class OracleMissing(Exception):
     """The installed TRL is too old to be called this way: Python 3.10 gets TRL 1.14."""
 
 
+PLAIN: dict[str, Any] = {
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "report_to": [],
+    "use_cpu": True,
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "disable_tqdm": True,
+}
+"""Settings of every trainer that is run as an oracle: each step logged, in fp32, nothing written or sent."""
+
+
 def need(major: int, minor: int) -> None:
     """Raises: OracleMissing when the installed TRL is older."""
     installed = version("trl")

@@ -182,11 +182,11 @@ def _softcapped(
     return weights @ value
 
 
-def _no_mask(*_args: Any, **_kwargs: Any) -> None:
-    """The borders replace the mask, so none is built."""
+def no_mask(*_args: Any, **_kwargs: Any) -> None:
+    """A maker of masks that makes none: the borders of documents replace it."""
 
 
 def register_document_attention() -> None:
     """Make `tunesmith_documents` a choice of `attn_implementation`. Idempotent."""
     AttentionInterface.register(DOCUMENT_ATTENTION, document_attention)
-    AttentionMaskInterface.register(DOCUMENT_ATTENTION, _no_mask)
+    AttentionMaskInterface.register(DOCUMENT_ATTENTION, no_mask)

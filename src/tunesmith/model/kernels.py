@@ -19,7 +19,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 
 from tunesmith.config import Config
-from tunesmith.model.attention import DOCUMENT_ATTENTION, document_attention, register_document_attention
+from tunesmith.model.attention import DOCUMENT_ATTENTION, document_attention, no_mask, register_document_attention
 from tunesmith.model.shifted import register_shifted_attention
 
 PLAIN_ATTENTION = "tunesmith_documents_plain"
@@ -60,7 +60,7 @@ def _for_training(config: Config, model_type: str) -> AttentionChoice:
         return AttentionChoice(register_shifted_attention(config.cutoff_len, model_type, config.stage), note)
     if config.flash_attn == "disabled":
         AttentionInterface.register(PLAIN_ATTENTION, plain_document_attention)
-        AttentionMaskInterface.register(PLAIN_ATTENTION, _no_mask)
+        AttentionMaskInterface.register(PLAIN_ATTENTION, no_mask)
         return AttentionChoice(PLAIN_ATTENTION, note)
     return AttentionChoice(DOCUMENT_ATTENTION, note)
 
@@ -83,7 +83,3 @@ def _for_inference(config: Config, device: torch.device) -> AttentionChoice:
         return AttentionChoice(name)
     lacks = f"the package {package} is not installed" if device.type == "cuda" else f"it needs a GPU, this is {device}"
     return AttentionChoice("sdpa", f"flash_attn: {config.flash_attn} is replaced by sdpa: {lacks}")
-
-
-def _no_mask(*_args: Any, **_kwargs: Any) -> None:
-    """The borders replace the mask, so none is built."""

@@ -23,6 +23,7 @@ from tunesmith.data.collate import Batch, collate
 from tunesmith.data.store import ExampleStore
 from tunesmith.errors import ModelError
 from tunesmith.loss.scores import CHUNK_TOKENS, LogitFunction, LogitTransform, TokenScores, Want, head_log_prob
+from tunesmith.model.evaluating import evaluating
 from tunesmith.model.frozen_states import num_frozen_layers, standing_in, states_before
 from tunesmith.model.value_head import ValueHead
 
@@ -173,7 +174,6 @@ roundings; a document that sees another one moves by whole nats.
 """
 
 
-@torch.no_grad()
 def verify_scorer(scorer: Scorer, store: ExampleStore, indices: Sequence[int], device: torch.device) -> float:
     """Prove on this model that scores are right, and that the documents of a row do not see each other.
 
@@ -188,14 +188,10 @@ def verify_scorer(scorer: Scorer, store: ExampleStore, indices: Sequence[int], d
     """
     sequences = store.unfold(indices)
     alone = [collate(sequences, [number]).to(device) for number in range(len(sequences))]
-    was_training = scorer.training
-    scorer.eval()
-    try:
+    with evaluating(scorer):
         packed = scorer(collate(store, indices).to(device)).logp_N
         single = torch.cat([scorer(document).logp_N for document in alone])
         references = [_logp_by_full_logits(scorer, document) for document in alone]
-    finally:
-        scorer.train(was_training)
     reference = torch.cat([logp for logp, _ in references])
     tolerance = RELATIVE_TOLERANCE[scorer.compute_dtype] * max(1.0, *(largest for _, largest in references))
     own_error = _largest(single - reference)

@@ -25,7 +25,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from tunesmith.data.collate import Document
 from tunesmith.errors import ConfigError
-from tunesmith.model.attention import document_attention
+from tunesmith.model.attention import document_attention, no_mask
 
 GROUP_SHARE = 4
 """A group is this part of cutoff_len."""
@@ -121,9 +121,5 @@ def register_shifted_attention(cutoff_len: int, model_type: str, stage: str = "s
         )
     name = f"tunesmith_shifted_{group_tokens}"
     AttentionInterface.register(name, partial(shifted_attention, group_tokens=group_tokens))
-    AttentionMaskInterface.register(name, _no_mask)
+    AttentionMaskInterface.register(name, no_mask)
     return name
-
-
-def _no_mask(*_args: Any, **_kwargs: Any) -> None:
-    """The borders replace the mask, so none is built."""
