@@ -47,11 +47,13 @@ def open_session(resolved: Resolved, say: Callable[[str], None] = lambda line: N
         ModelError: nothing usable is there, or an adapter does not fit the model.
         TemplateError: the template is not the one the run was trained with.
     """
+    from tunesmith.infer.opening import open_engine  # loads torch, which a mistake above need not wait for
+
     located = locate(resolved)
     config = replace(resolved.config, model_name_or_path=located.model)
     renderer = open_renderer(config, located)
     say(f"talking to: {located.describe()}")
-    engine, base_notes = _open_engine(config, located, renderer)
+    engine, base_notes = open_engine(config, located, renderer)
     notes = (*located.notes, *base_notes, *_effect_notes(located), *renderer.notes)
     return Session(engine, renderer, config, located, notes)
 
@@ -76,20 +78,6 @@ def open_renderer(config: Config, located: Located) -> Renderer:
         if stored.is_file():
             check_contract(json.loads(stored.read_text(encoding="utf-8")), renderer)
     return renderer
-
-
-def _open_engine(config: Config, located: Located, renderer: Renderer) -> tuple[Engine, list[str]]:
-    """The engine, and what the user should know about its base model, positions and attention."""
-    import torch
-
-    from tunesmith.infer.hf import HFEngine
-    from tunesmith.model.load import check_base_model, load_for_inference, model_options
-
-    device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    named = replace(config, adapter_name_or_path=located.adapters)
-    notes = check_base_model(named, torch.device(device), for_training=False)
-    notes += model_options(config, for_training=False, adapters=located.adapters, device=device)[1]
-    return HFEngine(load_for_inference(config, located.adapters, device), renderer.tokenizer), notes
 
 
 def _effect_notes(located: Located) -> list[str]:
