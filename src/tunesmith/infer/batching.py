@@ -14,12 +14,14 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from typing import Any, TypeVar
+
+import torch
 
 from tunesmith.errors import ModelError
 from tunesmith.infer.answer import Answer
@@ -34,7 +36,15 @@ from tunesmith.infer.engine import (
 from tunesmith.infer.grammar import Grammars
 from tunesmith.infer.lanes import Lanes
 from tunesmith.infer.prefix import PrefixCache
-from tunesmith.model.ragged import Piece, SequenceCache, lay_out, num_layers_of, run_pieces
+from tunesmith.model.ragged import (
+    Layout,
+    Piece,
+    SequenceCache,
+    lay_out,
+    num_layers_of,
+    run_hidden,
+    run_pieces,
+)
 from tunesmith.model.rope import context_length
 
 _LOG = logging.getLogger(__name__)
@@ -105,7 +115,7 @@ class BatchEngine(EngineBase):
 
     def __init__(self, lanes: Lanes, tokenizer: Any, limits: BatchLimits | None = None) -> None:
         self.limits = limits or BatchLimits()
-        self._lanes = lanes
+        self.lanes = lanes
         self._tokenizer = tokenizer
         self._grammars = Grammars(tokenizer)
         self._context_length = context_length(lanes.model.config)
@@ -124,7 +134,7 @@ class BatchEngine(EngineBase):
     @property
     def models(self) -> tuple[str, ...]:
         """See `Engine.models`."""
-        return self._lanes.names
+        return self.lanes.names
 
     @property
     def context_length(self) -> int:
@@ -139,7 +149,7 @@ class BatchEngine(EngineBase):
         model: str | None = None,
     ) -> _Request:
         """See `Engine.submit`."""
-        name = self._lanes.check(model)
+        name = self.lanes.check(model)
         room = num_new_tokens(len(prompt_ids), params, self._context_length)
         if len(prompt_ids) > self.limits.max_cache_tokens:
             raise ModelError(f"the prompt has {len(prompt_ids)} tokens, memory holds {self.limits.max_cache_tokens}")
@@ -168,7 +178,20 @@ class BatchEngine(EngineBase):
     def score(self, ids: Sequence[int], num_prompt_tokens: int, model: str | None = None) -> list[float]:
         """See `Engine.score`."""
         check_scored(len(ids), num_prompt_tokens, self._context_length)
-        return self._do(partial(self._score, tuple(ids), num_prompt_tokens, self._lanes.check(model)))
+        return self.do(partial(self._score, tuple(ids), num_prompt_tokens, self.lanes.check(model)))
+
+    def embed(self, ids: Sequence[int], model: str | None = None) -> list[float]:
+        """A vector for a text: the mean of the last hidden states, of length 1. For likeness by the inner product.
+
+        A model that was trained to chat was not trained to do this; retrieval models do it better.
+
+        Raises: ModelError when the text does not fit the context.
+        """
+        check_scored(len(ids), len(ids), self._context_length)
+        hidden_TD = self.do(partial(self.hidden, tuple(ids), self.lanes.check(model)))
+        mean_D = hidden_TD.mean(0)
+        vector: list[float] = (mean_D / mean_D.norm()).tolist()
+        return vector
 
     def figures(self) -> Mapping[str, float]:
         """See `Engine.figures`. The sums are named `..._total`."""
@@ -190,9 +213,9 @@ class BatchEngine(EngineBase):
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout=60)
 
-    # ---- below: only the engine's own thread, but for `_do`
+    # ---- below: only the engine's own thread, but for `do`
 
-    def _do(self, job: Callable[[], T]) -> T:
+    def do(self, job: Callable[[], T]) -> T:
         """Run a job in the engine's thread, between two passes."""
         result: Future[T] = Future()
 
@@ -275,7 +298,7 @@ class BatchEngine(EngineBase):
         layout = lay_out(pieces, width)
         whole = [end == len(request.prompt_ids) for request, end in zip(requests, ends, strict=True)]
         wanted = [bound[1] - 1 for bound, is_whole in zip(layout.bounds, whole, strict=True) if is_whole]
-        with self._lanes.acting(requests[0].model) as model:
+        with self.lanes.acting(requests[0].model) as model:
             logits_NV = run_pieces(model, layout, wanted, self.limits.answer_rows)
         for request, start, end in zip(requests, starts, ends, strict=True):
             request.num_read = end
@@ -301,7 +324,7 @@ class BatchEngine(EngineBase):
             )
             for request in requests
         ]
-        with self._lanes.acting(requests[0].model) as model:
+        with self.lanes.acting(requests[0].model) as model:
             logits_NV = run_pieces(model, lay_out(pieces, width), range(len(requests)), width)
         self._give(requests, logits_NV)
 
@@ -344,19 +367,30 @@ class BatchEngine(EngineBase):
 
     def _score(self, ids: tuple[int, ...], num_prompt_tokens: int, name: str) -> list[float]:
         """Log-probabilities, piece by piece, so that a long text needs no more logits than a piece has."""
-        import torch
-
-        cache, scores, piece = SequenceCache(self._num_layers), list[float](), self.limits.piece_tokens
-        for start in range(0, len(ids) - 1, piece):
-            end = min(start + piece, len(ids) - 1)  # nothing comes after the last token
-            layout = lay_out([Piece(cache, ids[start:end], start)], self.limits.reading_rows)
+        scores: list[float] = []
+        for layout, start, end in self._pieces_of(ids[:-1]):  # nothing comes after the last token
             wanted = range(max(num_prompt_tokens - 1 - start, 0), end - start)
-            with self._lanes.acting(name) as model:
+            with self.lanes.acting(name) as model:
                 logits_NV = run_pieces(model, layout, wanted, max(len(wanted), 1))
             targets_N = torch.tensor(ids[start + wanted.start + 1 : end + 1], device=logits_NV.device)
             logprobs_NV = logits_NV.float().log_softmax(-1)
             scores += logprobs_NV.gather(-1, targets_N[:, None])[:, 0].tolist() if len(wanted) else []
         return scores
+
+    def hidden(self, ids: tuple[int, ...], name: str) -> torch.Tensor:
+        """The last hidden states (T, D) of a text, float32."""
+        parts = []
+        for layout, _, _ in self._pieces_of(ids):
+            with self.lanes.acting(name) as model:
+                parts.append(run_hidden(model, layout).float())
+        return torch.cat(parts)
+
+    def _pieces_of(self, ids: tuple[int, ...]) -> Iterator[tuple[Layout, int, int]]:
+        """A text alone, cut as prompts are: each layout with the piece's first and end token."""
+        cache, piece = SequenceCache(self._num_layers), self.limits.piece_tokens
+        for start in range(0, len(ids), piece):
+            end = min(start + piece, len(ids))
+            yield lay_out([Piece(cache, ids[start:end], start)], self.limits.reading_rows), start, end
 
 
 _SUMS = ("prompt_tokens", "cached_tokens", "answer_tokens", "answers", "cancelled", "failed")

@@ -16,16 +16,18 @@ from typing import Any
 import torch
 
 from tunesmith.config import Config
-from tunesmith.errors import ConfigError
+from tunesmith.errors import ConfigError, ModelError
 from tunesmith.infer.batch import base_model
 from tunesmith.infer.batching import BatchEngine, BatchLimits
 from tunesmith.infer.engine import Engine
 from tunesmith.infer.hf import HFEngine
 from tunesmith.infer.lanes import Lanes
 from tunesmith.infer.locate import Located, adapter_problem
+from tunesmith.infer.reward import RewardEngine
 from tunesmith.model.load import check_base_model, load_for_inference, model_options
 from tunesmith.model.ragged import num_layers_of, ragged_problem
 from tunesmith.model.second_adapter import add_adapter
+from tunesmith.model.value_head import VALUE_HEAD, load_value_head
 from tunesmith.render import Renderer
 
 PEFT_NAME = "default"
@@ -54,6 +56,9 @@ def _open_builtin(config: Config, located: Located, renderer: Renderer) -> Opene
     lanes = Lanes(model, names)
     with lanes.acting(lanes.names[0]):
         problem = ragged_problem(base_model(model))
+    head = Path(located.adapters[-1] if located.adapters else located.model).expanduser() / VALUE_HEAD
+    if head.is_file() and config.stage == "rm":
+        return _reward_engine(lanes, renderer, head.parent, problem), notes
     if not problem:
         return BatchEngine(lanes, renderer.tokenizer, _limits(model)), notes
     if len(names) > 1:
@@ -61,6 +66,16 @@ def _open_builtin(config: Config, located: Located, renderer: Renderer) -> Opene
         notes.append(f"only {first} is served: beside other models it would need the batching engine")
     notes.append(f"requests are answered one at a time: this model cannot be batched, {problem}")
     return HFEngine(model, renderer.tokenizer, lanes.names[:1]), notes
+
+
+def _reward_engine(lanes: Lanes, renderer: Renderer, folder: Path, problem: str) -> RewardEngine:
+    """The engine of a reward model. Raises: ModelError when the model cannot be given ragged rows."""
+    if problem:
+        raise ModelError(f"a reward model of this kind cannot be served: {problem}")
+    parameter = next(lanes.model.parameters())
+    hidden_size = base_model(lanes.model).config.get_text_config().hidden_size
+    head = load_value_head(folder, hidden_size).to(parameter.device)
+    return RewardEngine(lanes, renderer.tokenizer, head, _limits(lanes.model))
 
 
 def _names(config: Config, located: Located) -> dict[str, str | None]:

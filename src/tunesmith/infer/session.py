@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from tunesmith.config import Config
 from tunesmith.config.resolve import Resolved
@@ -65,6 +66,8 @@ def open_renderer(config: Config, located: Located) -> Renderer:
     """
     from tunesmith.model.load import load_tokenizer, model_folder
 
+    contract = _stored_contract(located)
+    config, note = _with_template_of_run(config, contract)
     tokenizer = load_tokenizer(replace(config, adapter_name_or_path=located.adapters))
     renderer = load_renderer(config, tokenizer, read_model_config(model_folder(config)).get("model_type"))
     if not renderer.stop_ids:
@@ -73,11 +76,25 @@ def open_renderer(config: Config, located: Located) -> Renderer:
             why="The model would talk until max_new_tokens.",
             fix="Choose another template (tunesmith template list).",
         )
-    if located.run_dir is not None:
-        stored = located.run_dir / RENDER_CONTRACT
-        if stored.is_file():
-            check_contract(json.loads(stored.read_text(encoding="utf-8")), renderer)
+    if contract is not None:
+        check_contract(contract, renderer)
+    renderer.notes += [note] if note else []
     return renderer
+
+
+def _stored_contract(located: Located) -> dict[str, Any] | None:
+    """The render contract of the run that a model comes from, where there is one."""
+    file = None if located.run_dir is None else located.run_dir / RENDER_CONTRACT
+    return json.loads(file.read_text(encoding="utf-8")) if file is not None and file.is_file() else None
+
+
+def _with_template_of_run(config: Config, contract: dict[str, Any] | None) -> tuple[Config, str]:
+    """Where no template is named: the one that the run was trained with, and a note that says so."""
+    template = (contract or {}).get("template", {})
+    if config.template is not None or template.get("source") != "template":
+        return config, ""
+    name = str(template["name"])
+    return replace(config, template=name), f"template: {name}, with which this model was trained"
 
 
 def _effect_notes(located: Located) -> list[str]:

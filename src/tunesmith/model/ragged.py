@@ -124,25 +124,40 @@ def run_pieces(model: Any, layout: Layout, wanted: Sequence[int], num_rows: int)
     Returns:
         (len(wanted), V) logits in the model's dtype.
     """
+    rows = torch.tensor([*wanted, *[0] * (num_rows - len(wanted))], device=next(model.parameters()).device)
+    output = model(**_inputs(model, layout), logits_to_keep=rows)
+    for piece in layout.pieces:
+        piece.cache.length = piece.start + len(piece.ids)
+    logits: Tensor = output.logits[0, : len(wanted)]
+    return logits
+
+
+@torch.inference_mode()
+def run_hidden(model: Any, layout: Layout) -> Tensor:
+    """As `run_pieces`, but returns what goes into the head: the last hidden states (T, D) of the pieces' tokens."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    output = base.get_decoder()(**_inputs(model, layout))
+    for piece in layout.pieces:
+        piece.cache.length = piece.start + len(piece.ids)
+    hidden: Tensor = output.last_hidden_state[0, : layout.bounds[-1][1]]
+    return hidden
+
+
+def _inputs(model: Any, layout: Layout) -> dict[str, Any]:
+    """What the model's forward is given for a pass; the caches get room for it."""
     device = next(model.parameters()).device
     ids, positions = [0] * layout.width, [0] * layout.width
     for piece, (begin, end) in zip(layout.pieces, layout.bounds, strict=True):
         ids[begin:end] = piece.ids
         positions[begin:end] = range(piece.start, piece.start + end - begin)
         piece.cache.reserve(piece.start + end - begin)
-    rows = torch.tensor([*wanted, *[0] * (num_rows - len(wanted))], device=device)
-    output = model(
-        input_ids=torch.tensor([ids], device=device),
-        position_ids=torch.tensor([positions], device=device),
-        use_cache=False,
-        return_dict=True,
-        logits_to_keep=rows,
-        ragged=layout,
-    )
-    for piece in layout.pieces:
-        piece.cache.length = piece.start + len(piece.ids)
-    logits: Tensor = output.logits[0, : len(wanted)]
-    return logits
+    return {
+        "input_ids": torch.tensor([ids], device=device),
+        "position_ids": torch.tensor([positions], device=device),
+        "use_cache": False,
+        "return_dict": True,
+        "ragged": layout,
+    }
 
 
 def ragged_attention(

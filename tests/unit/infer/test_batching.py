@@ -241,7 +241,7 @@ def test_adapters_and_the_base_answer_side_by_side_each_as_alone(folder, tmp_pat
 
 
 def test_a_pass_that_fails_ends_its_requests_with_the_error_and_the_engine_goes_on(engine: BatchEngine) -> None:
-    model, forward = engine._lanes.model, engine._lanes.model.forward
+    model, forward = engine.lanes.model, engine.lanes.model.forward
 
     def broken(*args, **kwargs):
         raise RuntimeError("out of memory, say")
@@ -306,3 +306,31 @@ def test_a_wrong_attention_is_found_out_before_anything_is_served(folder, monkey
         ragged, "_attend", lambda query, keys, values, *_: values[:, :, -query.shape[2] :].repeat(1, 2, 1, 1)
     )
     assert "differ" in ragged_problem(model)
+
+
+def test_vectors_are_the_mean_hidden_state_at_length_one_whatever_the_pieces(folder) -> None:
+    engine = make_engine(folder, dtype=torch.float32)
+    plain = AutoModelForCausalLM.from_pretrained(folder).eval()
+    with torch.no_grad():
+        hidden_TD = plain.model(torch.tensor([PROMPTS[6]])).last_hidden_state[0].mean(0)
+    assert engine.embed(PROMPTS[6]) == pytest.approx((hidden_TD / hidden_TD.norm()).tolist(), abs=1e-5)
+    with pytest.raises(ModelError, match="nothing before"):
+        engine.embed(())
+    engine.close()
+
+
+def test_a_reward_model_gives_the_value_at_the_last_token_and_no_text(folder) -> None:
+    from tunesmith.infer.reward import RewardEngine
+    from tunesmith.model.value_head import ValueHead
+
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    with torch.no_grad():
+        hidden_D = model.model(torch.tensor([PROMPTS[3]])).last_hidden_state[0, -1]
+    head = ValueHead(hidden_D.shape[0]).eval()
+    expected = float(head(hidden_D))
+    use_ragged_attention(model)
+    engine = RewardEngine(Lanes(model, {"rm": None}), AutoTokenizer.from_pretrained(folder), head, SMALL)
+    assert engine.reward(PROMPTS[3]) == pytest.approx(expected, abs=1e-5)
+    with pytest.raises(ModelError, match="scores, not text"):
+        engine.generate(PROMPTS[3], GREEDY)
+    engine.close()
