@@ -15,10 +15,11 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp
 
 from tunesmith import __version__
+from tunesmith.errors import UserError
 from tunesmith.serve.openai.chat import answer_chat
 from tunesmith.serve.openai.completions import answer_completion
 from tunesmith.serve.openai.document import ERROR_RESPONSES, truthful
-from tunesmith.serve.openai.errors import ApiError, from_validation
+from tunesmith.serve.openai.errors import ApiError, from_user_error, from_validation, internal
 from tunesmith.serve.openai.guard import LEFT_STATUS, Guard
 from tunesmith.serve.openai.metrics import CONTENT_TYPE
 from tunesmith.serve.openai.requests import ChatBody, CompletionBody, EmbeddingBody, ScoreBody
@@ -52,6 +53,8 @@ def make_app(service: Service) -> ASGIApp:
     app.add_exception_handler(ClientLeft, _tell_nobody)
     app.add_exception_handler(RequestValidationError, _tell_form)
     app.add_exception_handler(HTTPException, _tell_status)
+    app.add_exception_handler(UserError, _tell_obstacle)
+    app.add_exception_handler(Exception, _tell_failure)
     truthful(app, needs_key=bool(service.settings.key))
     routes = frozenset((*_BODIES, "/v1/models", "/health", "/metrics", "/openapi.json"))
     guarded: ASGIApp = Guard(app, service.settings, service.metrics, lambda: service.is_draining, routes)
@@ -110,6 +113,15 @@ def _add_answering_routes(app: FastAPI, service: Service) -> None:
 async def _tell(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
     return error.response()
+
+
+async def _tell_obstacle(request: Request, error: Exception) -> Response:
+    assert isinstance(error, UserError)
+    return from_user_error(error, None).response()
+
+
+async def _tell_failure(request: Request, error: Exception) -> Response:
+    return internal().response()  # the exception goes on to the guard, which logs it
 
 
 async def _tell_nobody(request: Request, error: Exception) -> Response:

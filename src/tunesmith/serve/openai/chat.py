@@ -1,8 +1,8 @@
 """POST /v1/chat/completions: one flow of deltas, sent as events or joined into one answer.
 
 Both forms of an answer come from the same deltas, so they cannot differ: the streamed one sends them, the whole one
-adds them up. Events keep OpenAI's rules: first the role with empty content, one id, the reason of the end in a last event
-without text, then (if asked for) the usage with no choices.
+adds them up. Events keep OpenAI's rules: first the role with empty content, one id, the reason of the end in a last
+event without text, then (if asked for) the usage with no choices.
 """
 
 from __future__ import annotations

@@ -22,6 +22,8 @@ from tunesmith.serve.openai.service import Service
 from tunesmith.serve.openai.settings import Settings
 
 EXIT_DRAINED, EXIT_ENDED = 0, 130
+_SAME_SIGNAL_S = 0.5
+"""A program that starts ours (`timeout`, a container) often signals it and its group: that is one signal."""
 _CUT_OFF_S = 5
 """What still runs after the time for draining is cancelled so many seconds later."""
 
@@ -32,22 +34,26 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self._service = service
-        self._deadline: float | None = None
+        self._first_signal: float | None = None
         self.exit_code = EXIT_DRAINED
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """First signal: drain; second: end."""
-        if self._deadline is None:
-            self._deadline = time.monotonic() + self._service.settings.drain_s
+        now = time.monotonic()
+        if self._first_signal is None:
+            self._first_signal = now
             self._service.is_draining = True
+        if now - self._first_signal < _SAME_SIGNAL_S:
             return
         self.exit_code = EXIT_ENDED
         self.should_exit = self.force_exit = True
 
     async def on_tick(self, counter: int) -> bool:
         """Called by uvicorn ten times a second: whether to end."""
-        if self._deadline is not None and (not self._service.num_open or time.monotonic() > self._deadline):
-            return True
+        if self._first_signal is not None:
+            is_late = time.monotonic() - self._first_signal > self._service.settings.drain_s
+            if is_late or not self._service.num_open:
+                return True
         return await super().on_tick(counter)
 
 

@@ -73,6 +73,8 @@ def settings_from_environment(environment: Mapping[str, str]) -> Settings:
             why="anybody there could use the model, and read it out",
             fix="set API_KEY to a long random text (`openssl rand -hex 24`), or leave API_HOST out: 127.0.0.1",
         )
+    if not (settings.key.isascii() and settings.key.isprintable()) or " " in settings.key:
+        raise ConfigError("API_KEY holds characters that no HTTP header can carry", fix="use letters and digits")
     if "*" in settings.cors_origins:
         raise ConfigError(
             "API_CORS_ORIGINS=* would let every web page talk to the model",
