@@ -94,7 +94,7 @@ PAGES: dict[str, Page] = {
         "api FILE.yaml [key=value ...] [--selfcheck] | api --selfcheck-url URL",
         (
             "Serves the model of a YAML file as an OpenAI API on 127.0.0.1:8000. Given a training file it finds what "
-            "that run has tuned. Environment: API_HOST, API_PORT, API_KEY, API_MODEL_NAME, MAX_CONCURRENT (docs/api.md). "
+            "that run has tuned. Environment: API_HOST, API_PORT, API_KEY, API_MODEL_NAME, MAX_CONCURRENT. "
             "--selfcheck starts the server, checks every feature as clients use it, and prints a table.",
             "把 YAML 所指模型作为 OpenAI 接口提供在 127.0.0.1:8000；若给的是训练配置，会自动加载该次训练的结果。"
             "环境变量：API_HOST、API_PORT、API_KEY、API_MODEL_NAME、MAX_CONCURRENT，详见 docs/zh/api.md。"

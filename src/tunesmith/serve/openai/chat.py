@@ -64,7 +64,9 @@ def _ask(body: ChatBody, model: str, service: Service, run: Run) -> _Asked:
     """Render and submit; in the rendering thread."""
     renderer = service.renderer_of(_enable_thinking(body))
     shape = to_shape(body, renderer)
-    params = held_to(_params(body, service, shape), shape.grammar)
+    params = held_to(_params(body, service), shape.grammar)
+    if renderer.visible_special_ids:  # markers of thoughts and calls, which the reader must see
+        params = replace(params, skip_special_tokens=False)
     try:
         prompt_ids = renderer.prompt(to_messages(body.messages), shape.tools)
     except UserError as error:
@@ -87,7 +89,7 @@ def _enable_thinking(body: ChatBody) -> bool | None:
     return body.enable_thinking if given is None else given
 
 
-def _params(body: ChatBody, service: Service, shape: Shape) -> SamplingParams:
+def _params(body: ChatBody, service: Service) -> SamplingParams:
     if body.top_logprobs is not None and not body.logprobs:
         raise refused("top_logprobs", "top_logprobs needs logprobs: true")
     if body.stream_options is not None and not body.stream:
@@ -97,8 +99,6 @@ def _params(body: ChatBody, service: Service, shape: Shape) -> SamplingParams:
         if body.max_tokens not in (None, body.max_completion_tokens):
             raise refused("max_completion_tokens", "max_tokens and max_completion_tokens contradict each other")
         params = replace(params, max_new_tokens=body.max_completion_tokens)
-    if shape.tools:  # in some vocabularies the markers of calls are special tokens
-        params = replace(params, skip_special_tokens=False)
     return replace(params, num_logprobs=(body.top_logprobs or 0) if body.logprobs else None)
 
 

@@ -77,8 +77,8 @@ class Service:
         """The renderer that thinks as the request says. Raises: ApiError where that cannot be chosen."""
         if enable_thinking is None:
             return self.renderer
-        if self._renderer_for is None:
-            raise refused("enable_thinking", "thinking cannot be chosen per request here", "unsupported_parameter")
+        if self._renderer_for is None or self.renderer.dialect.shape.thinking is None:
+            raise refused("enable_thinking", "the template of this model knows no thoughts", "unsupported_parameter")
         if enable_thinking not in self._thinking:
             self._thinking[enable_thinking] = self._renderer_for(enable_thinking)
         return self._thinking[enable_thinking]

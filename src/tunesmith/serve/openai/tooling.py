@@ -80,7 +80,7 @@ def _calls(body: ChatBody, tools: tuple[ToolSpec, ...], renderer: Renderer) -> S
     if text is None:
         raise refused(
             param,
-            f"template {renderer.template_name} writes tool calls in a form that has no grammar, so this cannot be "
+            f"template '{renderer.template_name}' writes tool calls in a form that has no grammar, so this cannot be "
             "promised; leave it out",
             "unsupported_parameter",
         )
