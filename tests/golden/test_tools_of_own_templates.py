@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import jinja2
 import pytest
 import tool_talks
 import vocabularies
@@ -33,12 +34,16 @@ class Case:
     differs: frozenset[str] = frozenset()
 
 
+# The own template of Llama 3 refuses several calls at once, and leaves out words in front of a call.
+LLAMA = frozenset({"words and a call", "two calls at once"})
 CASES = (
     Case("qwen", "qwen2_5"),
     Case("qwen3", "qwen3", thoughts=True),
     Case("qwen3", "qwen3", settings=RenderSettings(enable_thinking=None), thoughts=True),
     Case("qwen3", "qwen3", settings=RenderSettings(enable_thinking=False), variables={"enable_thinking": False}),
     Case("qwen3_nothink", "qwen3_instruct_2507"),
+    Case("llama3", "llama3_1", "llama3", differs=LLAMA),
+    Case("llama3", "llama3_2", "llama3", variables={"date_string": "26 Jul 2024"}, differs=LLAMA),
 )
 
 
@@ -49,22 +54,28 @@ def made(case: Case) -> Renderer:
 
 
 def own(renderer: Renderer, messages: tuple[Message, ...], case: Case, *, generation: bool) -> tuple[int, ...]:
-    return tuple(
-        renderer.tokenizer.apply_chat_template(
-            tool_talks.as_tool_rows(messages),
-            tools=tool_talks.wrapped_tools(),
-            add_generation_prompt=generation,
-            return_dict=False,
-            **case.variables,
+    """The tokens of the own template; none when it refuses the conversation."""
+    try:
+        return tuple(
+            renderer.tokenizer.apply_chat_template(
+                tool_talks.as_tool_rows(messages),
+                tools=tool_talks.wrapped_tools(),
+                add_generation_prompt=generation,
+                return_dict=False,
+                **case.variables,
+            )
         )
-    )
+    except jinja2.TemplateError:
+        return ()
 
 
 def talks(case: Case) -> dict[str, tuple[Message, ...]]:
     return ALL if case.thoughts else tool_talks.TALKS
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.template}-{case.settings.enable_thinking}")
+@pytest.mark.parametrize(
+    "case", CASES, ids=lambda case: f"{case.template}-{case.jinja}-{case.settings.enable_thinking}"
+)
 def test_a_prompt_with_tools_has_the_tokens_of_the_familys_own_template(case: Case) -> None:
     renderer = made(case)
     differing, num_prompts = set(), 0
@@ -84,7 +95,9 @@ def test_a_prompt_with_tools_has_the_tokens_of_the_familys_own_template(case: Ca
     assert num_prompts >= 14
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.template}-{case.settings.enable_thinking}")
+@pytest.mark.parametrize(
+    "case", CASES, ids=lambda case: f"{case.template}-{case.jinja}-{case.settings.enable_thinking}"
+)
 def test_a_trained_call_has_the_tokens_of_the_familys_own_template(case: Case) -> None:
     renderer = made(case)
     num_calls = 0
@@ -97,4 +110,4 @@ def test_a_trained_call_has_the_tokens_of_the_familys_own_template(case: Case) -
             assert example.input_ids[-1] == renderer.end_id
             assert example.num_stops == example.num_turns
             num_calls += 1
-    assert num_calls >= 7
+    assert num_calls >= 5

@@ -53,6 +53,8 @@ class AnswerShape:
     Attributes:
         before: literal text in front of the words, which are not part of them.
         after: literal text behind them.
+        calls_before: literal text in front of calls that no words precede.
+        calls_after: literal text behind these.
         thinking: how thoughts are written; None when the layout knows none.
         opened: the generation prompt has opened the thought already.
         tools: how calls are written; None when it is not known.
@@ -60,6 +62,8 @@ class AnswerShape:
 
     before: str = ""
     after: str = ""
+    calls_before: str = ""
+    calls_after: str = ""
     thinking: Thinking | None = None
     opened: bool = False
     tools: ToolFormat | None = None
@@ -76,7 +80,7 @@ class AnswerReader:
     def __init__(self, shape: AnswerShape, tools: Sequence[ToolSpec] = ()) -> None:
         self._thought = _ThoughtReader(shape.thinking, shape.opened) if shape.thinking else None
         self._before: str | None = shape.before
-        self._calls = _CallReader(shape.tools, [tool.name for tool in tools]) if shape.tools and tools else None
+        self._calls = _CallReader(shape.tools, tools) if shape.tools and tools else None
         self._ending = _Ending(shape.after)
         self._words = ""
 
@@ -216,10 +220,12 @@ class _Ending:
 class _CallReader:
     """Parts words and calls. Whitespace around calls, and in front of the first one, belongs to the layout."""
 
-    def __init__(self, tools: ToolFormat, names: Sequence[str]) -> None:
+    def __init__(self, form: ToolFormat, tools: Sequence[ToolSpec]) -> None:
         self.num_calls = 0
-        self._format, self._names = tools, frozenset(names)
-        self._openers = tools.find_openers(self._names)
+        self._format = form
+        self._functions = {tool.name: tool.parameters for tool in tools}
+        self._openers = form.find_openers(self._functions)
+        self._line_openers = form.find_line_openers(self._functions)
         self._text = ""
         self._from = 0
         self._blank = True
@@ -231,7 +237,7 @@ class _CallReader:
         self._text += text
         parts: list[str | ToolCall] = []
         while (at := self._next_opener()) is not None:
-            verdict = self._format.match(self._text[at:], self._names, is_final=is_final)
+            verdict = self._format.match(self._text[at:], self._functions, is_final=is_final)
             if isinstance(verdict, Found):
                 parts += [self._words_before(at), *verdict.calls]
                 self._text, self._from = self._text[at + verdict.length :], 0
@@ -249,18 +255,18 @@ class _CallReader:
         return parts
 
     def _next_opener(self) -> int | None:
-        places = [place for opener in self._openers if (place := self._find(opener)) is not None]
-        return min(places) if places else None
+        """Where the next text stands with which a call may begin."""
+        found = [self._find(opener, False) for opener in self._openers]
+        found += [self._find(opener, True) for opener in self._line_openers]
+        return min((place for place in found if place is not None), default=None)
 
-    def _find(self, opener: str) -> int | None:
+    def _find(self, opener: str, at_line_start: bool) -> int | None:
         at = self._text.find(opener, self._from)
-        while at >= 0 and not self._may_stand(at):
+        while at >= 0 and at_line_start and not self._begins_line(at):
             at = self._text.find(opener, at + 1)
         return at if at >= 0 else None
 
-    def _may_stand(self, at: int) -> bool:
-        if not self._format.at_line_start:
-            return True
+    def _begins_line(self, at: int) -> bool:
         before = self._text[:at]
         if not before:
             return self._blank or self._at_line_start
@@ -289,7 +295,7 @@ class _CallReader:
 
     def _num_held(self) -> int:
         """How many characters at the end may be the beginning of an opener."""
-        return held_back(self._text[self._from :], self._openers)
+        return held_back(self._text[self._from :], (*self._openers, *self._line_openers))
 
 
 def held_back(text: str, markers: Iterable[str], *, whole: bool = False) -> int:

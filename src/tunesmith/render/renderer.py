@@ -10,7 +10,7 @@ trained answer is seen after exactly the tokens that inference would feed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -179,15 +179,16 @@ class Renderer:
             parallel: several calls may be made.
         """
         shape = self.dialect.shape
-        chosen = [tool for tool in tools if names is None or tool.name in names]
-        rules = shape.tools.call_rules(chosen) if shape.tools and chosen else None
+        chosen = {tool.name: tool.parameters for tool in tools if names is None or tool.name in names}
+        rules = shape.tools.call_rules(chosen, many=parallel) if shape.tools and chosen else None
         if rules is None:
             return None
         thinking = self.dialect.open_thinking
         thought = None
         if thinking:
             thought = ("" if shape.opened else thinking.open.strip("\n"), thinking.close.strip("\n"))
-        return grammar_text(rules, thought, self._added_token_id, required=required, many=parallel)
+        rules = replace(rules, before=shape.calls_before, after=shape.calls_after)
+        return grammar_text(rules, thought, self._added_token_id, required=required)
 
     @cached_property
     def visible_special_ids(self) -> tuple[int, ...]:

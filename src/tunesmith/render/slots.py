@@ -8,8 +8,7 @@ training sees the same prompts, because both come from `prompt_text`. Where the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from itertools import takewhile
+from itertools import takewhile, zip_longest
 from typing import Any
 
 from tunesmith.errors import DataError
@@ -18,7 +17,7 @@ from tunesmith.render.reader import AnswerShape, read_answer
 from tunesmith.render.reasoning import inline_reasoning, split_reasoning
 from tunesmith.render.template import Template
 from tunesmith.render.tools import get_format
-from tunesmith.render.tools.base import json_text
+from tunesmith.render.tools.base import joined_system
 from tunesmith.types import Message, Role, ToolSpec
 
 
@@ -46,9 +45,10 @@ class SlotDialect:
         given = settings.default_system
         self._default_system = template.default_system if given is None else given
         before, after = self._fill(template.answer).split("{content}")
-        opened = bool(thinking) and settings.enable_thinking is not False and thinking.prompt_opens
+        opened = thinking is not None and settings.enable_thinking is not False and thinking.prompt_opens
         self.open_thinking = None if settings.enable_thinking is False else thinking
-        self.shape = AnswerShape(before, after, thinking, opened, self.tool_format)
+        calls = self._fill(template.tools.calls or template.answer).split("{content}")
+        self.shape = AnswerShape(before, after, calls[0], calls[1], thinking, opened, self.tool_format)
         self.notes = self._what_to_know()
 
     def prompt_text(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> str:
@@ -133,8 +133,8 @@ class SlotDialect:
         form, text = self.tool_format, self.tool_format.tools_text(tools)
         if form.place == "system_turn":
             return {0: self._slot(self.template.system, text)}, {}, messages
-        if form.place == "system":
-            return {}, {}, _with_system_end(messages, text, form.joint)
+        if form.place in ("system_start", "system_end"):
+            return {}, {}, joined_system(messages, text, form)
         opening: dict[int, str] = {}
         if form.system_opening:
             opening = {0: form.system_opening}
@@ -156,8 +156,10 @@ class SlotDialect:
         turns = self.template.tools
         if index and messages[index - 1].role == "tool":
             return ""
-        run = [message for message in takewhile(lambda message: message.role == "tool", messages[index:])]
-        results = [json_text(message.content) if turns.quotes_result else message.content for message in run]
+        run = takewhile(lambda message: message.role == "tool", messages[index:])
+        calls = messages[index - 1].tool_calls if index else ()
+        pairs = zip_longest(run, calls)  # results come in the order of the calls
+        results = [self.tool_format.result_text(told.content, call) for told, call in pairs if told is not None]
         if not turns.turn:
             return "".join(self._slot(self.template.user, result) for result in results)
         return self._slot(turns.turn, "".join(self._slot(turns.result, result) for result in results))
@@ -235,10 +237,3 @@ class SlotDialect:
 
     def _fill(self, slot: str) -> str:
         return slot.replace("{bos}", self._bos).replace("{eos}", self._eos)
-
-
-def _with_system_end(messages: Sequence[Message], text: str, joint: str) -> Sequence[Message]:
-    """The messages with `text` at the end of their system text, which is made where there is none."""
-    if messages and messages[0].role == "system":
-        return [replace(messages[0], content=messages[0].content + joint + text), *messages[1:]]
-    return [Message("system", text), *messages]

@@ -46,7 +46,6 @@ class ToolTurns:
         format: how tools and calls are written: a name of `render/tools`.
         turn: the turn of the results that follow each other; empty: each result is a user's turn.
         result: one result in it.
-        quotes_result: results are written as JSON strings.
         calls: the answer slot of an answer that is nothing but calls; empty: the same as `Template.answer`.
         end: the token that ends an answer with calls; empty: the same as `Template.end`.
         keeps_thoughts: thoughts of the answers since the last question stay in the history.
@@ -55,7 +54,6 @@ class ToolTurns:
     format: str = "default"
     turn: str = ""
     result: str = "{content}"
-    quotes_result: bool = False
     calls: str = ""
     end: str = ""
     keeps_thoughts: bool = False

@@ -13,7 +13,17 @@ from tunesmith.render.load import make_renderer
 from tunesmith.render.renderer import Renderer
 from tunesmith.types import Message
 
-TEMPLATES = {"qwen": "chatml", "qwen3": "chatml", "chatml": "chatml", "default": "chatml"}
+TEMPLATES = {
+    "qwen": "chatml",
+    "qwen3": "chatml",
+    "chatml": "chatml",
+    "default": "chatml",
+    "llama2": "llama2",
+    "llama3": "llama3",
+    "glm4": "glm",
+    "gemma3": "gemma",
+    "mistral": "llama2",
+}
 SCHEMED = (
     OSLO,
     ROME,

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from tunesmith.errors import DataError
 from tunesmith.render.tools.grammar import CallRules
-from tunesmith.types import ToolCall, ToolSpec
+from tunesmith.types import Message, ToolCall, ToolSpec
 
-Place = Literal["system", "system_turn", "first_user", "last_user"]
-"""Where the tools are told: at the end of the system text, in a system turn of their own in front of all others, in
-front of the first user's words, or in front of the last user's turn."""
+Place = Literal["system_end", "system_start", "system_turn", "first_user", "last_user"]
+"""Where the tools are told: at the end or the start of the system text, in a system turn of their own in front of all
+others, in front of the first user's words, or in front of the last user's turn."""
+
+Functions = Mapping[str, Mapping[str, Any]]
+"""The functions that may be called: name, and the schema of its parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +47,19 @@ class ToolFormat(ABC):
         system_opening: text in front of the system text when there are tools.
         separator: what stands between an answer's words and its calls.
         openers: texts with which calls begin.
-        at_line_start: openers count only at the start of the answer, of a line, or right after a call.
+        line_openers: such texts that count only at the start of the answer, of a line, or right after a call.
         between: characters, besides whitespace, that may stand between two calls and mean nothing.
         markers: texts that many vocabularies hold as special tokens, and that reading must see.
         sources: texts by which a model's own Jinja template of this format is known: all of one entry.
     """
 
     name: ClassVar[str]
-    place: ClassVar[Place] = "system"
+    place: ClassVar[Place] = "system_end"
     joint: ClassVar[str] = "\n\n"
     system_opening: ClassVar[str] = ""
     separator: ClassVar[str] = "\n"
-    openers: ClassVar[tuple[str, ...]]
-    at_line_start: ClassVar[bool] = False
+    openers: ClassVar[tuple[str, ...]] = ()
+    line_openers: ClassVar[tuple[str, ...]] = ()
     between: ClassVar[str] = ""
     markers: ClassVar[tuple[str, ...]] = ()
     sources: ClassVar[tuple[tuple[str, ...], ...]] = ()
@@ -70,21 +73,29 @@ class ToolFormat(ABC):
         """The calls of one answer, as the model writes them. Raises: DataError when they cannot be written."""
 
     @abstractmethod
-    def match(self, text: str, names: Collection[str], *, is_final: bool) -> Verdict:
+    def match(self, text: str, functions: Functions, *, is_final: bool) -> Verdict:
         """What stands at the beginning of `text`, which begins with an opener.
 
         Args:
             text: what is there so far.
-            names: the functions that may be called; a call of another one is no call.
+            functions: what may be called; a call of another function is no call.
             is_final: nothing follows.
         """
 
-    def find_openers(self, names: Collection[str]) -> tuple[str, ...]:
-        """The texts with which calls of these functions begin."""
+    def find_openers(self, functions: Functions) -> tuple[str, ...]:
+        """The texts with which calls of these functions begin, wherever they stand."""
         return self.openers
 
-    def call_rules(self, tools: Sequence[ToolSpec]) -> CallRules | None:
-        """The form of a call of one of these tools, for grammars; None when this format has none."""
+    def find_line_openers(self, functions: Functions) -> tuple[str, ...]:
+        """The texts with which calls of these functions begin where a line begins."""
+        return self.line_openers
+
+    def result_text(self, result: str, call: ToolCall | None) -> str:
+        """The result of `call` as it stands in the turn of the results; None where it belongs to no call."""
+        return result
+
+    def call_rules(self, functions: Functions, *, many: bool) -> CallRules | None:
+        """The form of calls of these functions, for grammars, several at once if `many`; None when there is none."""
         return None
 
 
@@ -162,9 +173,9 @@ def _refuse_constant(name: str) -> Any:
 _CALL_KEYS = {"name", "arguments", "parameters", "id", "type"}
 
 
-def call_of(value: Any, names: Collection[str]) -> ToolCall | None:
+def call_of(value: Any, functions: Functions) -> ToolCall | None:
     """The call that a JSON value states; None when it is none, or one of a function that is not there."""
-    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str) or value["name"] not in names:
+    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str) or value["name"] not in functions:
         return None
     if not set(value) <= _CALL_KEYS or ("arguments" in value and "parameters" in value):
         return None
@@ -183,10 +194,19 @@ def _object_in(text: str) -> Any:
         return None
 
 
-def calls_of(value: Any, names: Collection[str]) -> tuple[ToolCall, ...]:
+def calls_of(value: Any, functions: Functions) -> tuple[ToolCall, ...]:
     """The calls that a JSON object or list of objects states; () when one of them is none."""
-    calls = [call_of(item, names) for item in (value if isinstance(value, list) else [value])]
+    calls = [call_of(item, functions) for item in (value if isinstance(value, list) else [value])]
     return tuple(call for call in calls if call is not None) if all(calls) else ()
+
+
+def joined_system(messages: Sequence[Message], text: str, form: ToolFormat) -> Sequence[Message]:
+    """The messages with `text`, which tells the tools, in their system text; that is made where there is none."""
+    if not messages or messages[0].role != "system":
+        return [Message("system", text), *messages]
+    words = messages[0].content
+    parts = (text, words) if form.place == "system_start" else (words, text)
+    return [replace(messages[0], content=form.joint.join(parts)), *messages[1:]]
 
 
 def skip_space(text: str, start: int) -> int:
@@ -196,7 +216,7 @@ def skip_space(text: str, start: int) -> int:
     return start
 
 
-def read_calls(text: str, start: int, names: Collection[str]) -> Verdict:
+def read_calls(text: str, start: int, functions: Functions) -> Verdict:
     """The calls that stand as one JSON object or list at `start` or after whitespace there."""
     start = skip_space(text, start)
     if start == len(text):
@@ -206,5 +226,5 @@ def read_calls(text: str, start: int, names: Collection[str]) -> Verdict:
     value = read_json(text, start)
     if isinstance(value, str):
         return value
-    calls = calls_of(value[0], names)
+    calls = calls_of(value[0], functions)
     return Found(value[1], calls) if calls else "no"

@@ -29,19 +29,24 @@ class CallRules:
     Attributes:
         calls: the possible forms of one call, each a sequence of pieces.
         opening: text in front of all calls.
-        separator: text between two calls.
+        separator: text between two calls; None where one is all.
         closing: text after all calls.
         trigger: the text after which an answer must go on as a call; it begins the opening, or else every form.
             Empty when calls can only begin an answer.
         words: regular expression of an answer without calls, where there is no trigger.
+        lead: a special token that stands between words and calls; empty where there is none.
+        before, after: literal text of the layout around an answer of calls.
     """
 
     calls: tuple[tuple[Piece, ...], ...]
     opening: str = ""
-    separator: str = "\n"
+    separator: str | None = None
     closing: str = ""
     trigger: str = ""
     words: str = ANY_WORDS
+    lead: str = ""
+    before: str = ""
+    after: str = ""
 
 
 def call_schema(tools: Mapping[str, Mapping[str, Any]], arguments_key: str = "arguments") -> dict[str, Any]:
@@ -58,6 +63,12 @@ def call_schema(tools: Mapping[str, Mapping[str, Any]], arguments_key: str = "ar
     return {"anyOf": choices} if len(choices) > 1 else choices[0]
 
 
+def list_schema(call: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema of one such call, or of a list of several."""
+    one = call.get("anyOf", [call])
+    return {"anyOf": [*one, {"type": "array", "items": call, "minItems": 2}]}
+
+
 def object_schema(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The schema of a function's arguments; a function that states none takes any object."""
     return {"type": "object", **parameters}
@@ -69,7 +80,6 @@ def grammar_text(
     token_id: Callable[[str], int | None],
     *,
     required: bool,
-    many: bool,
 ) -> str:
     """The grammar.
 
@@ -78,45 +88,53 @@ def grammar_text(
         thought: (opening, closing) of a thought that comes first, the opening empty when the prompt holds it.
         token_id: the id of a text that is one token beside the ordinary vocabulary, else None.
         required: the answer is calls; otherwise words may stand in front of them, or instead.
-        many: several calls may be made.
     """
     writer = _Writer(token_id)
-    answer = _required(rules, writer, many) if required else _optional(rules, writer, many)
+    answer = _required(rules, writer) if required else _optional(rules, writer)
     if thought is not None:
         answer = f"{'thought?' if thought[0] else 'thought'} ({answer})"
         writer.add_thought(*thought)
     return "\n".join(["%llguidance {}", f"start: {answer}", *writer.rules]) + "\n"
 
 
-def _required(rules: CallRules, writer: _Writer, many: bool) -> str:
+def _required(rules: CallRules, writer: _Writer) -> str:
     writer.rules.append(f"call: {writer.forms(rules.calls)}")
-    repeat = f"({writer.text(rules.separator)} call)*" if many else ""
-    return " ".join(part for part in (writer.text(rules.opening), "call", repeat, writer.text(rules.closing)) if part)
+    return _joined(
+        writer.text(rules.before + rules.opening),
+        "call",
+        _repeat(rules, writer),
+        writer.text(rules.closing + rules.after),
+    )
 
 
-def _optional(rules: CallRules, writer: _Writer, many: bool) -> str:
-    calls = _required(rules, writer, many)
+def _optional(rules: CallRules, writer: _Writer) -> str:
+    calls = _required(rules, writer)
     if not rules.trigger:
         writer.rules.append(f"WORDS: /{rules.words}/")
-        return f"WORDS? | {calls}"
+        return f"WORDS? | {calls}" + (f" | WORDS {writer.text(rules.lead)} {calls}" if rules.lead else "")
     writer.rules.append(f"WORDS: /{ANY_WORDS}/")
     if writer.text(rules.trigger).startswith("<["):  # words hold no such token, so they end where calls begin
         return f"WORDS? | WORDS? {calls}"
     writer.rules.append(f"led[lazy]: /{ANY_WORDS}{_escape(rules.trigger)}/")
-    return f"WORDS? | led {_after_trigger(rules, writer, many)}"
+    return f"WORDS? | led {_after_trigger(rules, writer)}"
 
 
-def _after_trigger(rules: CallRules, writer: _Writer, many: bool) -> str:
+def _after_trigger(rules: CallRules, writer: _Writer) -> str:
     """The calls, without the trigger with which they begin."""
-    size = len(rules.trigger)
-    repeat = f"({writer.text(rules.separator)} call)*" if many else ""
+    size, closing = len(rules.trigger), writer.text(rules.closing + rules.after)
     if rules.opening:
-        parts = (writer.text(rules.opening[size:]), "call", repeat)
-    else:
-        first = [(str(form[0])[size:], *form[1:]) for form in rules.calls]
-        writer.rules.append(f"first: {writer.forms(first)}")
-        parts = ("first", repeat, "")
-    return " ".join(part for part in (*parts, writer.text(rules.closing)) if part)
+        return _joined(writer.text(rules.opening[size:]), "call", _repeat(rules, writer), closing)
+    first = [(str(form[0])[size:], *form[1:]) for form in rules.calls]
+    writer.rules.append(f"first: {writer.forms(first)}")
+    return _joined("first", _repeat(rules, writer), closing)
+
+
+def _repeat(rules: CallRules, writer: _Writer) -> str:
+    return "" if rules.separator is None else f"({writer.text(rules.separator)} call)*"
+
+
+def _joined(*parts: str) -> str:
+    return " ".join(part for part in parts if part)
 
 
 def _escape(text: str) -> str:

@@ -6,10 +6,19 @@ A call is two lines, `Action: NAME` and `Action Input: {...}`; the tools are a l
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tunesmith.render.tools.base import Found, ToolFormat, Verdict, arguments_of, json_text, read_json, skip_space
+from tunesmith.render.tools.base import (
+    Found,
+    Functions,
+    ToolFormat,
+    Verdict,
+    arguments_of,
+    json_text,
+    read_json,
+    skip_space,
+)
 from tunesmith.render.tools.grammar import CallRules, object_schema
 from tunesmith.types import ToolCall, ToolSpec
 
@@ -23,8 +32,7 @@ class Default(ToolFormat):
 
     name = "default"
     joint = ""
-    openers = ("Action:",)
-    at_line_start = True
+    line_openers = ("Action:",)
     sources = (("Action Input:",),)
 
     def tools_text(self, tools: Sequence[ToolSpec]) -> str:
@@ -42,13 +50,13 @@ class Default(ToolFormat):
         """Two lines per call."""
         return "\n".join(f"Action: {call.name}\nAction Input: {json_text(arguments_of(call))}" for call in calls)
 
-    def match(self, text: str, names: Collection[str], *, is_final: bool) -> Verdict:
+    def match(self, text: str, functions: Functions, *, is_final: bool) -> Verdict:
         """See `ToolFormat.match`."""
         begin = _BEGIN.match(text)
         if begin is None:
-            return "more" if not is_final and _may_begin(text, names) else "no"
+            return "more" if not is_final and _may_begin(text, functions) else "no"
         start = skip_space(text, begin.end())
-        if begin[1] not in names:
+        if begin[1] not in functions:
             return "no"
         if start == len(text):
             return "more"
@@ -57,22 +65,24 @@ class Default(ToolFormat):
             return value
         return Found(value[1], (ToolCall(begin[1], json_text(value[0])),))
 
-    def call_rules(self, tools: Sequence[ToolSpec]) -> CallRules:
+    def call_rules(self, functions: Functions, *, many: bool) -> CallRules:
         """See `ToolFormat.call_rules`."""
-        forms = tuple((f"Action: {tool.name}\nAction Input: ", object_schema(tool.parameters)) for tool in tools)
-        return CallRules(forms, trigger="Action: ")
+        forms = tuple(
+            (f"Action: {name}\nAction Input: ", object_schema(parameters)) for name, parameters in functions.items()
+        )
+        return CallRules(forms, separator="\n" if many else None, trigger="Action: ")
 
 
-def _may_begin(text: str, names: Collection[str]) -> bool:
+def _may_begin(text: str, functions: Functions) -> bool:
     """Whether `text`, which begins with `Action:`, may still become the beginning of a call."""
     words = text.removeprefix("Action:").lstrip()
     parts = words.split(None, 1)
     if not parts:
         return True
     if len(parts) == 1 and words == parts[0]:
-        return any(name.startswith(words) for name in names)
+        return any(name.startswith(words) for name in functions)
     tail = parts[1] if len(parts) > 1 else ""
-    return parts[0] in names and "Action Input:".startswith(tail)
+    return parts[0] in functions and "Action Input:".startswith(tail)
 
 
 def _tool_in_words(tool: ToolSpec) -> str:
