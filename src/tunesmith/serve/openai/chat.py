@@ -65,8 +65,7 @@ def _ask(body: ChatBody, model: str, service: Service, run: Run) -> _Asked:
     renderer = service.renderer_of(_enable_thinking(body))
     shape = to_shape(body, renderer)
     params = held_to(_params(body, service), shape.grammar)
-    if renderer.visible_special_ids:  # markers of thoughts and calls, which the reader must see
-        params = replace(params, skip_special_tokens=False)
+    params = replace(params, visible_ids=renderer.visible_special_ids)  # what the reader must see
     try:
         messages = to_messages(body.messages)
         prompt_ids = renderer.prompt(messages, shape.tools)
