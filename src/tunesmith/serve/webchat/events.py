@@ -20,7 +20,7 @@ from tunesmith.serve.webchat.page import Facts, Parts
 from tunesmith.serve.webchat.room import Pane, Room, Wishes
 from tunesmith.serve.webchat.rooms import Rooms
 from tunesmith.serve.webchat.view import thumbs_of, view_of
-from tunesmith.serve.webchat.words import language_of, word
+from tunesmith.serve.webchat.words import LANGUAGES, language_of, word
 
 Updates = dict[Any, Any]
 SETTINGS = (
@@ -94,7 +94,7 @@ class Events:
             [*outputs, parts["system"], parts["tools_json"]],
             **quick,
         )
-        parts["lang"].input(self.turn_to, self.settings, [*labels, *outputs], **quick)
+        parts["language"].click(self.turn, self.settings, [*labels, *outputs, parts["lang"]], **quick)
         demo.load(self.greet, None, [*labels, *outputs, parts["lang"]], **quick)
         demo.unload(self.leave)
 
@@ -209,19 +209,22 @@ class Events:
         updates = self._do(room, lang, read)
         return {**updates, self.parts["system"]: loaded[0], self.parts["tools_json"]: loaded[1]}
 
-    def turn_to(self, request: gr.Request, *settings: Any) -> Updates:
-        """Another language."""
-        return {**self.parts.relabel(settings[0]), **self._view(self._room(request), settings[0])}
+    def turn(self, request: gr.Request, *settings: Any) -> Updates:
+        """The other language."""
+        lang = next(name for name in LANGUAGES if name != settings[0])
+        return self._in_language(self._room(request), lang)
 
     def greet(self, request: gr.Request) -> Updates:
         """A tab opens: its language is that of the address (`?lang=zh`), of the browser, or of the server."""
         asked = dict(request.query_params).get("lang", "")
         lang = language_of(f"{asked},{request.headers.get('accept-language', '')}", self.facts.lang)
-        return {
-            **self.parts.relabel(lang),
-            **self._view(self._room(request), lang),
-            self.parts["lang"]: lang,
-        }
+        return self._in_language(self._room(request), lang)
+
+    def _in_language(self, room: Room, lang: str) -> Updates:
+        updates = self._view(room, lang)
+        for component, texts in self.parts.relabel(lang).items():
+            updates[component] = _joined(texts, updates.get(component))
+        return {**updates, self.parts["lang"]: lang}
 
     def _room(self, request: gr.Request) -> Room:
         return self.rooms.of(str(request.session_hash))
@@ -344,6 +347,13 @@ def _ended(panes: list[Pane], status: str, lang: str) -> str:
     if any(pane.ended is None for pane in panes):
         return f"{status} · {word('stopped', lang)}"
     return status
+
+
+def _joined(texts: dict[str, Any], update: Any) -> dict[str, Any]:
+    """Two updates of one component; a bare value counts as an update of its value."""
+    if update is None:
+        return texts
+    return {**texts, **(update if isinstance(update, dict) else {"value": update})}
 
 
 def _buttons(room: Room) -> dict[str, bool]:

@@ -14,8 +14,6 @@ import gradio as gr
 from tunesmith.infer.engine import SamplingParams
 from tunesmith.serve.webchat.words import word
 
-LANGUAGE_NAMES = [("English", "en"), ("中文", "zh")]
-
 
 @dataclass(frozen=True)
 class Facts:
@@ -102,39 +100,22 @@ def build(facts: Facts) -> Parts:
 
 def _head(parts: Parts, facts: Facts) -> None:
     several = len(facts.models) > 1
+    parts.add("lang", gr.State, value=facts.lang)
     with gr.Row(elem_id="head"):
         parts.add("brand", gr.Markdown, value=("word", "title"), elem_id="brand")
-        common: dict[str, Any] = {"choices": list(facts.models), "show_label": False, "container": False}
-        parts.add("model", gr.Dropdown, value=facts.models[0], scale=3, min_width=180, interactive=several, **common)
+        common: dict[str, Any] = {
+            "choices": list(facts.models),
+            "show_label": False,
+            "container": False,
+            "min_width": 160,
+            "elem_classes": "model",
+        }
+        parts.add("model", gr.Dropdown, value=facts.models[0], interactive=several, **common)
+        parts.add("other", gr.Dropdown, value=facts.models[-1], visible=False, **common)
         parts.add(
-            "other",
-            gr.Dropdown,
-            value=facts.models[1] if several else None,
-            scale=3,
-            min_width=180,
-            visible=False,
-            **common,
+            "compare", gr.Checkbox, label=("word", "compare"), container=False, visible=several, elem_id="compare"
         )
-        parts.add(
-            "compare",
-            gr.Checkbox,
-            label=("word", "compare"),
-            container=False,
-            visible=several,
-            scale=1,
-            min_width=150,
-        )
-        parts.add(
-            "lang",
-            gr.Radio,
-            choices=LANGUAGE_NAMES,
-            value=facts.lang,
-            show_label=False,
-            container=False,
-            scale=1,
-            min_width=150,
-            elem_id="lang",
-        )
+        parts.add("language", gr.Button, value=("word", "other_language"), size="sm", elem_id="language")
 
 
 def _chat(parts: Parts, name: str, *, visible: bool) -> None:
@@ -144,6 +125,7 @@ def _chat(parts: Parts, name: str, *, visible: bool) -> None:
         elem_id=f"pane-{name}",
         show_label=False,
         height="100%",
+        container=False,
         editable="all",
         buttons=["copy", "copy_all"],
         layout="bubble",

@@ -281,6 +281,7 @@ class Room:
             for _ in answering.updates():
                 yield
         finally:
+            answering.stop()  # also where the reader left before the first token
             self._answering = None
             self.num_answers += 1
             for place, pane in enumerate(panes):

@@ -7,9 +7,8 @@ LANGUAGES = ("en", "zh")
 WORDS: dict[str, tuple[str, str]] = {
     "title": ("Tunesmith chat", "Tunesmith 对话"),
     "model": ("Model", "模型"),
-    "other_model": ("Beside it", "对比模型"),
     "compare": ("Compare two models", "双模型对比"),
-    "language": ("Language", "语言"),
+    "other_language": ("中文", "English"),
     "message": ("Write a message. Enter sends, Shift+Enter begins a new line.", "输入消息，Enter 发送，Shift+Enter 换行"),
     "send": ("Send", "发送"),
     "stop": ("Stop", "停止"),
