@@ -57,9 +57,7 @@ def conversation_row(messages: Sequence[Message], tools: Sequence[ToolSpec] = ()
 
 def read_row(row: Mapping[str, Any], where: str) -> Conversation:
     """The conversation of a row; its last turn may be a question. Raises: ConfigError when it is none."""
-    entry = DatasetEntry(
-        name=where, where=where, formatting="openai", columns=_COLUMNS, tags=openai.LAYOUT.tags
-    )
+    entry = DatasetEntry(name=where, where=where, formatting="openai", columns=_COLUMNS, tags=openai.LAYOUT.tags)
     try:
         return openai.convert(row, entry, "either")
     except RowError as error:

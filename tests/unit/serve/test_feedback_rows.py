@@ -157,8 +157,8 @@ def test_somebody_elses_dataset_is_not_replaced(tmp_path: Path) -> None:
     registry.write_text('{"feedback_kto": {"file_name": "mine.json"}}', encoding="utf-8")
     with pytest.raises(DataError, match="another dataset named"):
         feedback(tmp_path, "kto", [up()])
+    (tmp_path / "data" / "other.jsonl").write_text("", encoding="utf-8")
     with pytest.raises(DataError, match="not registered"):
-        (tmp_path / "data" / "other.jsonl").write_text("", encoding="utf-8")
         feedback(tmp_path, "kto", [up()], "--name", "other")
 
 
@@ -176,7 +176,7 @@ def test_nothing_usable_is_an_error_with_advice(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [[], ["f"], ["f", "--as", "rm", "--out", "d"], ["f", "--as", "kto"]])
 def test_a_wrong_command_line_shows_the_right_one(arguments: list[str]) -> None:
-    with pytest.raises(ConfigError, match="kto|dpo|sft"):
+    with pytest.raises(ConfigError, match="--as kto"):
         run(arguments)
 
 

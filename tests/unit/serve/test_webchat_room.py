@@ -183,9 +183,10 @@ def test_nothing_is_written_until_somebody_votes(renderer: Renderer, tmp_path: P
     room = open_room(renderer, tmp_path)
     list(room.ask("你好", WISHES))
     assert not room.feedback.path.exists()
-    room.vote(0, 1, True)
-    room.vote(0, 1, None)
-    assert [record["vote"] for record in records(room)] == ["up", "none"]
+    assert room.vote(0, 1, True) is True
+    assert room.vote(0, 1, True) is None, "the same thumb again takes it back"
+    assert room.vote(0, 1, False) is False
+    assert [record["vote"] for record in records(room)] == ["up", "none", "down"]
     assert records(room)[0]["messages"] == [{"role": "user", "content": "你好"}]
     assert "你好" in room.feedback.path.read_text(encoding="utf-8")
 
@@ -196,6 +197,10 @@ def test_only_answers_of_the_model_can_be_voted_on(renderer: Renderer, tmp_path:
     with pytest.raises(ConfigError, match="voted on"):
         room.vote(0, 1, True)
     assert records(room) == []
+    list(room.ask("Hi", WISHES))
+    list(room.edit(0, 3, "better", WISHES))
+    with pytest.raises(ConfigError, match="edited"):
+        room.vote(0, 3, True)
 
 
 def test_votes_are_shown_on_the_bubble_they_belong_to(renderer: Renderer, tmp_path: Path) -> None:

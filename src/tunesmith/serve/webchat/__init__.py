@@ -51,9 +51,7 @@ def _require_gradio() -> None:
     try:
         import gradio
     except ImportError as error:
-        raise UserError(
-            "the web chat needs gradio", why=str(error), fix='pip install "tunesmith[webchat]"'
-        ) from error
+        raise UserError("the web chat needs gradio", why=str(error), fix='pip install "tunesmith[webchat]"') from error
     if int(gradio.__version__.split(".")[0]) < 6:
         raise UserError(
             f"the web chat needs gradio 6, {gradio.__version__} is installed", fix='pip install -U "tunesmith[webchat]"'

@@ -68,9 +68,7 @@ class Events:
         ask, result = parts["ask"], parts["tool_result"]
         ask.submit(self.ask, [ask, *self.settings], outputs, **slow)
         ask.stop(self.stop, None, None, **quick)
-        gr.on(
-            [parts["tool_send"].click, result.submit], self.answer_call, [result, *self.settings], outputs, **slow
-        )
+        gr.on([parts["tool_send"].click, result.submit], self.answer_call, [result, *self.settings], outputs, **slow)
         for place, name in enumerate(("left", "right")):
             chat = parts[name]
             chat.retry(self._on_retry(place), self.settings, outputs, **slow)
@@ -136,8 +134,11 @@ class Events:
             room, lang = self._room(request), settings[0]
             is_good = event.liked if isinstance(event.liked, bool) else None
             turn = view_of(room.panes[place], lang).judged_turn(_first(event.index))
-            said = word("vote_gone" if is_good is None else "voted", lang)
-            return self._do(room, lang, lambda: room.vote(place, turn, is_good), said)
+            stands: list[bool | None] = []
+            updates = self._do(room, lang, lambda: stands.append(room.vote(place, turn, is_good)))
+            if stands:
+                updates[self.parts["status"]] = word("vote_gone" if stands[0] is None else "voted", lang)
+            return updates
 
         return vote
 
@@ -356,7 +357,7 @@ def _joined(texts: dict[str, Any], update: Any) -> dict[str, Any]:
     return {**texts, **(update if isinstance(update, dict) else {"value": update})}
 
 
-def _buttons(room: Room) -> dict[str, bool]:
+def _buttons(room: Room) -> dict[str, Any]:
     return {"submit_btn": not room.is_busy, "stop_btn": room.is_busy}
 
 

@@ -131,7 +131,9 @@ def launch(demo: Any, place: Place, look: Mapping[str, Any]) -> str:
         )
     except OSError as error:
         raise ConfigError(
-            f"port {place.port or DEFAULT_PORT} cannot be used", why=str(error), fix="Set GRADIO_SERVER_PORT to another."
+            f"port {place.port or DEFAULT_PORT} cannot be used",
+            why=str(error),
+            fix="Set GRADIO_SERVER_PORT to another.",
         ) from error
     return str(local)
 

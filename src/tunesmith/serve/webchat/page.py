@@ -60,7 +60,7 @@ class Parts:
 
     def relabel(self, lang: str) -> dict[Any, Any]:
         """The updates that turn the page to another language."""
-        changed: dict[Any, dict[str, str]] = {}
+        changed: dict[Any, dict[str, Any]] = {}
         for component, key, name in self.texts:
             changed.setdefault(component, {})[key] = word(name, lang)
         return {component: gr.update(**properties) for component, properties in changed.items()}
@@ -162,9 +162,7 @@ def _sidebar(parts: Parts, facts: Facts) -> None:
     parts.add(
         "system", gr.Textbox, label=("word", "system"), placeholder=("word", "system_hint"), lines=3, max_lines=10
     )
-    parts.add(
-        "thinking", gr.Checkbox, label=("word", "thinking"), value=facts.thinks, visible=facts.can_think
-    )
+    parts.add("thinking", gr.Checkbox, label=("word", "thinking"), value=facts.thinks, visible=facts.can_think)
     parts.add("markdown", gr.Checkbox, label=("word", "markdown"), value=True)
     with parts.add("sampling", gr.Accordion, label=("word", "sampling"), open=True):
         _sampling(parts, facts)
@@ -180,7 +178,9 @@ def _sidebar(parts: Parts, facts: Facts) -> None:
         parts.add("tools_told", gr.Markdown, value=("word", "tools_none"), elem_classes="quiet")
     with parts.add("conversation", gr.Accordion, label=("word", "conversation"), open=False), gr.Row():
         parts.add("save", gr.Button, value=("word", "save"), size="sm")
-        parts.add("load", gr.UploadButton, label=("word", "load"), size="sm", type="binary", file_types=[".jsonl", ".json"])
+        parts.add(
+            "load", gr.UploadButton, label=("word", "load"), size="sm", type="binary", file_types=[".jsonl", ".json"]
+        )
     with parts.add("votes", gr.Accordion, label=("word", "votes"), open=False):
         where = word("votes_where", facts.lang, path=facts.feedback_path)
         parts.add("votes_where", gr.Markdown, value=where, elem_classes="quiet")
@@ -213,8 +213,6 @@ def _sampling(parts: Parts, facts: Facts) -> None:
         ("repetition_penalty", 0.5, 2, 0.01, params.repetition_penalty),
     )
     for name, low, high, step, value in sliders:
-        parts.add(
-            name, gr.Slider, label=("word", name), minimum=low, maximum=max(high, value), step=step, value=value
-        )
+        parts.add(name, gr.Slider, label=("word", name), minimum=low, maximum=max(high, value), step=step, value=value)
     seed = -1 if params.seed is None else params.seed
     parts.add("seed", gr.Number, label=("word", "seed"), value=seed, precision=0, minimum=-1)

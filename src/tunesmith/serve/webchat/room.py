@@ -15,7 +15,15 @@ from tunesmith.infer.engine import Engine, FinishReason, SamplingParams
 from tunesmith.serve.answering import Answering, Draft, Question
 from tunesmith.serve.thinking import Renderers
 from tunesmith.serve.transcript import conversation_row, read_row
-from tunesmith.serve.turns import Turns, edited, open_calls, system_text, up_to_question, with_system, without_last_question
+from tunesmith.serve.turns import (
+    Turns,
+    edited,
+    open_calls,
+    system_text,
+    up_to_question,
+    with_system,
+    without_last_question,
+)
 from tunesmith.serve.votes import FeedbackFile, Made
 from tunesmith.types import Message, ToolSpec
 
@@ -171,6 +179,7 @@ class Room:
             return
         if turn.role == "assistant":
             pane.go_back(edited(before, index, text))
+            pane.votes.pop(index, None)
             if index in pane.made:
                 self.feedback.edit(pane.made[index], pane.turns[index])
             yield
@@ -205,16 +214,25 @@ class Room:
         if answering is not None:
             answering.stop()
 
-    def vote(self, place: int, index: int, is_good: bool | None) -> None:
-        """A thumb on an answer. Raises: ConfigError when the model did not give it (edited, loaded)."""
+    def vote(self, place: int, index: int, is_good: bool | None) -> bool | None:
+        """A thumb on an answer; the same thumb again takes it back, as None does. Returns the thumb that now stands.
+
+        Raises: ConfigError when the model did not say this (it was edited or loaded).
+        """
         pane = self.panes[place]
-        if index not in pane.made:
-            raise ConfigError("only an answer that a model gave here can be voted on")
-        self.feedback.vote(pane.made[index], is_good)
+        made = pane.made.get(index)
+        if made is None or made.answer != pane.turns[index]:
+            raise ConfigError(
+                "only an answer that a model gave here can be voted on", why="this text was edited or loaded"
+            )
+        if pane.votes.get(index) is is_good:
+            is_good = None
+        self.feedback.vote(made, is_good)
         if is_good is None:
             pane.votes.pop(index, None)
         else:
             pane.votes[index] = is_good
+        return is_good
 
     def prefer(self, place: int) -> None:
         """The last answer in this pane is better than the other's; both panes go on from it.

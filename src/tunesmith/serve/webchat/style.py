@@ -27,13 +27,13 @@ footer { display: none !important; }
   flex-wrap: nowrap; }
 #frame:has(#pane-right) { max-width: 1680px; }
 #head { align-items: center; justify-content: flex-start; gap: 14px; flex: 0 0 auto; padding-right: 28px; }
-#head > *, #head .form { flex: 0 0 auto !important; min-width: 0 !important; width: auto; border-width: 0 !important;
+#head > *, #head .form, #head .form > * { flex: 0 0 auto !important; margin: 0; min-width: 0 !important; width: auto; border-width: 0 !important;
   background: transparent; }
 #brand { font-weight: 650; font-size: 1.02rem; letter-spacing: .01em; white-space: nowrap;
   margin-right: 6px; }
 #head .model { width: 300px; border-width: 1px !important; background: var(--block-background-fill); }
 #compare { border-width: 0 !important; background: transparent; padding: 0 6px; white-space: nowrap; }
-#language { margin-left: auto; box-shadow: none; color: var(--body-text-color-subdued); font-weight: 500; }
+#head #language { margin-left: auto; box-shadow: none; color: var(--body-text-color-subdued); font-weight: 500; }
 
 #panes { flex: 1 1 auto; min-height: 200px; gap: 24px; align-items: stretch; flex-wrap: nowrap; }
 #pane-left, #pane-right { height: 100% !important; border-width: 0 !important; background: transparent; }
@@ -56,10 +56,12 @@ footer { display: none !important; }
 #panes .top-panel:hover { opacity: 1; }
 #panes .placeholder, #panes .placeholder-content { color: var(--body-text-color-subdued); }
 
+#panes .thought-group, #panes .message > .thought { border-color: var(--border-color-primary); box-shadow: none; }
 #choice { flex: 0 0 auto; align-items: center; justify-content: center; gap: 10px; }
 #choice > * { flex: 0 0 auto; width: auto; min-width: 0; }
 #toolbox { flex: 0 0 auto; align-items: flex-end; gap: 10px; }
-#frame > .form:has(#ask) { flex: 0 0 auto; border-radius: 16px; overflow: hidden; background: var(--block-background-fill); }
+#frame > .form:has(#ask) { flex: 0 0 auto; border-radius: 16px; overflow: hidden;
+  background: var(--block-background-fill); }
 #ask { background: transparent; padding: 8px 12px; }
 #ask textarea { background: transparent; border: none; box-shadow: none; line-height: 1.6; font-size: 1rem; }
 #status { flex: 0 0 auto; height: 1.5em; overflow: hidden; text-align: center; }

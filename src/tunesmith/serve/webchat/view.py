@@ -37,12 +37,21 @@ class View:
         self.turns.append(turn)
         self.kinds.append(kind)
 
+    def groups(self) -> list[tuple[int, int]]:
+        """(first, last) bubble of each run of assistant bubbles: what the page puts one pair of thumbs under."""
+        found: list[tuple[int, int]] = []
+        for index, bubble in enumerate(self.bubbles):
+            if bubble["role"] != "assistant":
+                continue
+            if found and found[-1][1] == index - 1:
+                found[-1] = (found[-1][0], index)
+            else:
+                found.append((index, index))
+        return found
+
     def judged_turn(self, bubble: int) -> int:
-        """The turn that a thumb on a bubble means: the last one of the assistant's bubbles that stand together."""
-        last = bubble
-        while last + 1 < len(self.bubbles) and self.bubbles[last + 1]["role"] == "assistant":
-            last += 1
-        return self.turns[last] if last < len(self.turns) else -1
+        """The turn that a thumb on a bubble means: the last one of its group; -1 when there is no such bubble."""
+        return next((self.turns[last] for first, last in self.groups() if first <= bubble <= last), -1)
 
 
 def view_of(pane: Pane, lang: str) -> View:
@@ -56,13 +65,10 @@ def view_of(pane: Pane, lang: str) -> View:
 
 
 def thumbs_of(pane: Pane, view: View) -> list[str | None]:
-    """The thumb of every bubble of the assistant, as the page wants them: in order, None for no vote."""
+    """The thumb under each group of assistant bubbles, as the page wants them: in order, None for no vote."""
     names = {True: "Like", False: "Dislike"}
-    return [
-        names.get(pane.votes.get(turn)) if kind == "text" else None  # type: ignore[arg-type]
-        for bubble, turn, kind in zip(view.bubbles, view.turns, view.kinds, strict=True)
-        if bubble["role"] == "assistant"
-    ]
+    votes = (pane.votes.get(view.turns[last]) for _, last in view.groups())
+    return [None if vote is None else names[vote] for vote in votes]
 
 
 def _add_turn(view: View, index: int, turn: Message, lang: str) -> None:

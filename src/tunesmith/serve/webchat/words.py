@@ -9,7 +9,10 @@ WORDS: dict[str, tuple[str, str]] = {
     "model": ("Model", "模型"),
     "compare": ("Compare two models", "双模型对比"),
     "other_language": ("中文", "English"),
-    "message": ("Write a message. Enter sends, Shift+Enter begins a new line.", "输入消息，Enter 发送，Shift+Enter 换行"),
+    "message": (
+        "Write a message. Enter sends, Shift+Enter begins a new line.",
+        "输入消息，Enter 发送，Shift+Enter 换行",
+    ),
     "send": ("Send", "发送"),
     "stop": ("Stop", "停止"),
     "retry": ("Answer anew", "重新回答"),
@@ -58,7 +61,10 @@ WORDS: dict[str, tuple[str, str]] = {
     "voted": ("Vote written.", "评价已记录。"),
     "vote_gone": ("Vote taken back.", "评价已撤回。"),
     "edit_written": ("Edit written to the feedback file.", "修改已记录。"),
-    "edit_texts_only": ("Only texts can be changed, not thoughts or calls.", "只能修改文本，不能修改思考过程或工具调用。"),
+    "edit_texts_only": (
+        "Only texts can be changed, not thoughts or calls.",
+        "只能修改文本，不能修改思考过程或工具调用。",
+    ),
     "chosen": ("Choice written. Both go on from this answer.", "选择已记录，双方将从该回答继续。"),
     "thought": ("Thought", "思考过程"),
     "thinks": ("Thinking", "思考中"),
