@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from tunesmith.errors import UserError
@@ -70,10 +70,10 @@ class Draft:
         elif isinstance(delta, ReasoningDelta):
             self.reasoning += delta.text
         elif delta.index == len(self.calls):
-            self.calls.append(ToolCall(delta.name, delta.arguments))
+            self.calls.append(ToolCall(delta.name, delta.arguments, delta.id))
         else:
             call = self.calls[delta.index]
-            self.calls[delta.index] = ToolCall(call.name, call.arguments + delta.arguments)
+            self.calls[delta.index] = replace(call, arguments=call.arguments + delta.arguments)
 
     @property
     def message(self) -> Message:

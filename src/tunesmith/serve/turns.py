@@ -72,9 +72,7 @@ def _after_calls(turns: Sequence[Message], index: int) -> Turns:
 
 def open_calls(turns: Sequence[Message]) -> tuple[ToolCall, ...]:
     """The calls of the last answer that no tool has answered yet, in their order."""
-    num_results = 0
-    for turn in reversed(turns):
+    for num_results, turn in enumerate(reversed(turns)):
         if turn.role != "tool":
             return turn.tool_calls[num_results:] if turn.role == "assistant" else ()
-        num_results += 1
     return ()

@@ -177,9 +177,15 @@ def _sidebar(parts: Parts, facts: Facts) -> None:
         )
         parts.add("tools_told", gr.Markdown, value=("word", "tools_none"), elem_classes="quiet")
     with parts.add("conversation", gr.Accordion, label=("word", "conversation"), open=False), gr.Row():
-        parts.add("save", gr.Button, value=("word", "save"), size="sm")
+        parts.add("save", gr.Button, value=("word", "save"), size="sm", min_width=80)
         parts.add(
-            "load", gr.UploadButton, label=("word", "load"), size="sm", type="binary", file_types=[".jsonl", ".json"]
+            "load",
+            gr.UploadButton,
+            label=("word", "load"),
+            size="sm",
+            min_width=80,
+            type="binary",
+            file_types=[".jsonl", ".json"],
         )
     with parts.add("votes", gr.Accordion, label=("word", "votes"), open=False):
         where = word("votes_where", facts.lang, path=facts.feedback_path)

@@ -1,4 +1,4 @@
-"""How the page looks: system fonts with Chinese ones named, one quiet colour, much room. Nothing is fetched from elsewhere."""
+"""How the page looks: system fonts with Chinese ones named, one quiet colour, much room; nothing is fetched."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ footer { display: none !important; }
   flex-wrap: nowrap; }
 #frame:has(#pane-right) { max-width: 1680px; }
 #head { align-items: center; justify-content: flex-start; gap: 14px; flex: 0 0 auto; padding-right: 28px; }
-#head > *, #head .form, #head .form > * { flex: 0 0 auto !important; margin: 0; min-width: 0 !important; width: auto; border-width: 0 !important;
-  background: transparent; }
+#head > *, #head .form, #head .form > * { flex: 0 0 auto !important; margin: 0; min-width: 0 !important;
+  width: auto; border-width: 0 !important; background: transparent; }
 #brand { font-weight: 650; font-size: 1.02rem; letter-spacing: .01em; white-space: nowrap;
   margin-right: 6px; }
-#head .model { width: 300px; border-width: 1px !important; background: var(--block-background-fill); }
+#head .model { flex: 0 1 300px !important; border-width: 1px !important; background: var(--block-background-fill); }
 #compare { border-width: 0 !important; background: transparent; padding: 0 6px; white-space: nowrap; }
 #head #language { margin-left: auto; box-shadow: none; color: var(--body-text-color-subdued); font-weight: 500; }
 
@@ -43,10 +43,10 @@ footer { display: none !important; }
 #panes .message-row { margin: 14px 6px 2px; }
 #panes .message { font-size: 1rem; line-height: 1.75; color: var(--body-text-color); }
 #panes .bot.message { background: transparent; border: none; padding: 2px 0; box-shadow: none; }
-#panes .user.message { border: none; box-shadow: none; border-radius: 14px; padding: 6px 14px; background: var(--primary-100); }
-.dark #panes .user.message { background: var(--primary-900); }
+#panes .user.message { border: none; box-shadow: none; border-radius: 14px; padding: 6px 14px; 
+  background: color-mix(in srgb, var(--primary-500) 13%, transparent); }
 #panes .message pre, #panes .message code { font-size: .88rem; line-height: 1.55; }
-#panes .message-buttons .icon-button-wrapper { margin: 0 6px; border: none; background: transparent; opacity: .45;
+#panes .message-buttons .icon-button-wrapper { margin: 0 6px; border: none; background: transparent; opacity: .55;
   box-shadow: none; transition: opacity .15s; }
 #panes .message-buttons .icon-button, #panes .top-panel .icon-button { border: none; box-shadow: none;
   background: transparent; }
@@ -59,6 +59,7 @@ footer { display: none !important; }
 #panes .thought-group, #panes .message > .thought { border-color: var(--border-color-primary); box-shadow: none; }
 #choice { flex: 0 0 auto; align-items: center; justify-content: center; gap: 10px; }
 #choice > * { flex: 0 0 auto; width: auto; min-width: 0; }
+#choice button { padding: 4px 14px; }
 #toolbox { flex: 0 0 auto; align-items: flex-end; gap: 10px; }
 #frame > .form:has(#ask) { flex: 0 0 auto; border-radius: 16px; overflow: hidden;
   background: var(--block-background-fill); }
@@ -67,6 +68,7 @@ footer { display: none !important; }
 #status { flex: 0 0 auto; height: 1.5em; overflow: hidden; text-align: center; }
 #status p, #status span { margin: 0; font-size: .8rem; color: var(--body-text-color-subdued); }
 .quiet, .quiet p, .quiet li { font-size: .85rem; color: var(--body-text-color-subdued); overflow-wrap: anywhere; }
+.quiet code { white-space: pre-wrap; overflow-wrap: anywhere; }
 .sidebar { background: var(--background-fill-primary) !important; }
 .sidebar .sidebar-content { padding: 18px 22px !important; scrollbar-width: thin; }
 @media (max-width: 700px) { #frame { padding: 10px 10px 6px; } #panes { gap: 8px; } #brand { display: none; } }
