@@ -39,7 +39,7 @@ def read_message(read_line: ReadLine, prompt: str, has_more: Callable[[], bool])
         return _quoted(text.lstrip()[len(QUOTES) :], read_line)
     while text.endswith("\\"):
         text = text[:-1] + "\n" + read_line(CONTINUED)
-    while has_more():
+    while not text.startswith("/") and has_more():  # pasted commands stay commands
         text += "\n" + read_line()
     return text
 

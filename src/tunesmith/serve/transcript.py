@@ -74,7 +74,8 @@ def read_tools(text: str, where: str) -> tuple[ToolSpec, ...]:
     try:
         return parse_tools({"tools": text}, "tools")
     except RowError as error:
-        raise ConfigError(f"{where}: {error.field} {error.why}", fix=error.fix) from None
+        field = error.field.removeprefix("tools")
+        raise ConfigError(f"{where}{field} {error.why}", fix=error.fix) from None
 
 
 def append(path: Path, row: Mapping[str, Any]) -> None:

@@ -221,6 +221,16 @@ def test_a_tab_that_closes_cancels_its_answer(page: tuple[str, PacedEngine, Path
     browser.wait(lambda: engine.tickets[0].cancelled.is_set())
 
 
+def test_a_page_that_is_loaded_again_shows_its_conversation(
+    page: tuple[str, PacedEngine, Path], browser: Browser
+) -> None:
+    browser.say("你好")
+    browser.wait(lambda: browser.is_idle() and len(browser.texts()) == 2)
+    said = browser.texts()
+    browser.driver.refresh()
+    browser.wait(lambda: browser.texts() == said)
+
+
 def test_an_image_that_a_model_writes_is_not_fetched(page: tuple[str, PacedEngine, Path], browser: Browser) -> None:
     _, engine, _ = page
     engine.answers = ["![a](http://example.invalid/a.png) <img src='http://example.invalid/b.png'> done"]

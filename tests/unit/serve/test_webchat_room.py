@@ -132,6 +132,16 @@ def test_tabs_have_conversations_of_their_own_and_the_oldest_is_given_up(rendere
     assert len(said(rooms.of("a"))) == 2, "b was unused for longer"
 
 
+def test_a_page_that_is_loaded_again_comes_back_to_its_conversation(renderer: Renderer, tmp_path: Path) -> None:
+    rooms = Rooms(lambda: open_room(renderer, tmp_path), max_rooms=3)
+    secret = "0123456789abcdef" * 2
+    list(rooms.come_back("first", secret).ask("Hi", WISHES))
+    assert len(said(rooms.come_back("second", secret))) == 2
+    assert said(rooms.come_back("third", "another secret of 32 characters..")) == []
+    assert said(rooms.come_back("fourth", "")) == []
+    assert said(rooms.come_back("fifth", "")) == [], "no secret opens nothing"
+
+
 def test_a_second_question_waits_for_the_first_answer(renderer: Renderer, tmp_path: Path) -> None:
     room = open_room(renderer, tmp_path, "abc", hold=True)
     steps = room.ask("Hi", WISHES)

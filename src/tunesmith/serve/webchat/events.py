@@ -44,6 +44,16 @@ _DOWNLOAD = """(text) => {
   URL.revokeObjectURL(link.href);
 }"""
 
+_SECRET = """() => {
+  let secret = sessionStorage.getItem('tunesmith-tab');
+  if (!secret) {
+    secret = Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, '0')).join('');
+    sessionStorage.setItem('tunesmith-tab', secret);
+  }
+  return secret;
+}"""
+"""A random text of this tab, the same when the page is loaded again."""
+
 
 class Events:
     """Connects the parts of the page with the rooms.
@@ -92,8 +102,11 @@ class Events:
             [*outputs, parts["system"], parts["tools_json"]],
             **quick,
         )
-        parts["language"].click(self.turn, self.settings, [*labels, *outputs, parts["lang"]], **quick)
-        demo.load(self.greet, None, [*labels, *outputs, parts["lang"]], **quick)
+        relabelled = list(dict.fromkeys([*labels, *outputs, parts["lang"]]))
+        parts["language"].click(self.turn, self.settings, relabelled, **quick)
+        restored = [parts[name] for name in SETTINGS]
+        greeted = list(dict.fromkeys([*labels, *outputs, parts["lang"], *restored]))
+        demo.load(self.greet, parts["secret"], greeted, js=_SECRET, **quick)
         demo.unload(self.leave)
 
     def ask(self, request: gr.Request, text: str, *settings: Any) -> Generator[Updates, None, None]:
@@ -215,11 +228,16 @@ class Events:
         lang = next(name for name in LANGUAGES if name != settings[0])
         return self._in_language(self._room(request), lang)
 
-    def greet(self, request: gr.Request) -> Updates:
-        """A tab opens: its language is that of the address (`?lang=zh`), of the browser, or of the server."""
+    def greet(self, request: gr.Request, secret: str) -> Updates:
+        """A tab opens, or loads anew: its language is that of the address (`?lang=zh`), the browser or the server."""
         asked = dict(request.query_params).get("lang", "")
         lang = language_of(f"{asked},{request.headers.get('accept-language', '')}", self.facts.lang)
-        return self._in_language(self._room(request), lang)
+        room = self.rooms.come_back(str(request.session_hash), secret or "")
+        updates = self._in_language(room, lang)
+        for name, value in zip(SETTINGS, room.settings[1:], strict=False):
+            component = self.parts[name]
+            updates[component] = _joined(updates.get(component, gr.update()), value)
+        return updates
 
     def _in_language(self, room: Room, lang: str) -> Updates:
         updates = self._view(room, lang)
@@ -249,6 +267,7 @@ class Events:
     ) -> Generator[Updates, None, None]:
         """Let the model speak, and show how it goes. `box` is emptied, and filled again when nothing came of it."""
         lang, before = settings[0], [pane.turns for pane in room.panes]
+        room.settings = settings
         clock, status = _Clock(), ""
         emptied: Updates = {} if box is None else {box: ""}
         try:

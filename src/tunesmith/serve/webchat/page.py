@@ -193,6 +193,7 @@ def _sidebar(parts: Parts, facts: Facts) -> None:
     with parts.add("about", gr.Accordion, label=("word", "about"), open=False):
         parts.add("notes", gr.Markdown, value=_as_list(facts.about), elem_classes="quiet")
     parts.add("saved", gr.Textbox, visible=False)
+    parts.add("secret", gr.Textbox, visible=False)
 
 
 def _as_list(lines: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from tunesmith.errors import ConfigError, UserError
 from tunesmith.infer.engine import Engine, FinishReason, SamplingParams
@@ -74,12 +75,16 @@ class Room:
     Args:
         engine, renderers: shared by all rooms.
         feedback: where votes, edits and choices are written.
+
+    Attributes:
+        settings: what stood in the page's boxes at the last answer, to be put there again when the page is reloaded.
     """
 
     def __init__(self, engine: Engine, renderers: Renderers, feedback: FeedbackFile) -> None:
         self.engine, self.renderers, self.feedback = engine, renderers, feedback
         self.panes = [Pane(engine.models[0])]
         self.num_answers = 0
+        self.settings: tuple[Any, ...] = ()
         self._answering: Answering | None = None
 
     @property

@@ -38,7 +38,9 @@ footer { display: none !important; }
 #panes { flex: 1 1 auto; min-height: 200px; gap: 24px; align-items: stretch; flex-wrap: nowrap; }
 #pane-left, #pane-right { height: 100% !important; border-width: 0 !important; background: transparent; }
 #pane-right { border-left: 1px solid var(--border-color-primary) !important; border-radius: 0; padding-left: 12px; }
-#panes .bubble-wrap { padding-top: 14px; scrollbar-width: thin; }
+#panes .bubble-wrap, .sidebar .sidebar-content { scrollbar-width: thin;
+  scrollbar-color: var(--border-color-primary) transparent; }
+#panes .bubble-wrap { padding-top: 14px; }
 #panes .message-wrap { margin-bottom: 8px; }
 #panes .message-row { margin: 14px 6px 2px; }
 #panes .message { font-size: 1rem; line-height: 1.75; color: var(--body-text-color); }
@@ -70,7 +72,7 @@ footer { display: none !important; }
 .quiet, .quiet p, .quiet li { font-size: .85rem; color: var(--body-text-color-subdued); overflow-wrap: anywhere; }
 .quiet code { white-space: pre-wrap; overflow-wrap: anywhere; }
 .sidebar { background: var(--background-fill-primary) !important; }
-.sidebar .sidebar-content { padding: 18px 22px !important; scrollbar-width: thin; }
+.sidebar .sidebar-content { padding: 18px 22px !important; }
 @media (max-width: 700px) { #frame { padding: 10px 10px 6px; } #panes { gap: 8px; } #brand { display: none; } }
 """
 
