@@ -87,3 +87,29 @@ def _fields(text: str) -> list[str]:
     import re
 
     return re.findall(r"{(path|count|rate)}", text)
+
+
+@pytest.mark.slow
+def test_without_the_password_the_page_and_its_events_are_closed() -> None:
+    import httpx
+
+    from tunesmith.serve.webchat.launch import launch, make_quiet
+
+    make_quiet()
+    import gradio as gr
+
+    with gr.Blocks(analytics_enabled=False) as demo:
+        gr.Textbox("private")
+    address = launch(demo, Place(password=SECRET), {})
+    try:
+        with httpx.Client(base_url=address, trust_env=False) as client:
+            assert "private" not in client.get("/").text
+            assert client.get("/config").status_code == 401
+            assert client.post("/gradio_api/queue/join", json={"data": [], "fn_index": 0}).status_code == 401
+            wrong = client.post("/login", data={"username": "a", "password": "wrong password"})
+            assert wrong.status_code == 400
+            right = client.post("/login", data={"username": "a", "password": SECRET})
+            assert right.status_code == 200
+            assert "private" in client.get("/").text
+    finally:
+        demo.close(verbose=False)
