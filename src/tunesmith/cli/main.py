@@ -36,6 +36,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "votes and edits of the web chat become training rows",
         "将网页对话中的评价与修改转换为训练数据",
     ),
+    "api": ("tunesmith.cli.api:run", "serve a model as an OpenAI API", "以 OpenAI 接口提供模型服务"),
     "export": (
         "tunesmith.cli.export:run",
         "merge adapters into a model and prove the result",
@@ -61,10 +62,6 @@ VERBS: dict[str, tuple[str, str, str]] = {
 
 # verb that is not there yet -> what to do meanwhile, in English and in Chinese
 PLANNED: dict[str, tuple[str, str]] = {
-    "api": (
-        "use `tunesmith chat`, or serve the exported folder with vLLM",
-        "请先用 `tunesmith chat`，或用 vLLM 部署导出的模型",
-    ),
     "webui": (
         "write a YAML file (see examples/) and use `tunesmith train`",
         "请参考 examples/ 写 YAML，用 `tunesmith train` 训练",

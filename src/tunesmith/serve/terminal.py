@@ -37,7 +37,7 @@ def make_terminal(session: Session, *, interactive: bool, lang: str = "en") -> T
     return Terminal(
         engine=session.engine,
         renderer=session.renderer,
-        params=sampling_from_config(session.config, session.renderer.stop_ids),
+        params=sampling_from_config(session.config, session.renderer.stop_ids, session.renderer.visible_special_ids),
         read_line=typed_line if interactive else piped_line,
         answers=sys.stdout,
         remarks=sys.stdout if interactive else sys.stderr,

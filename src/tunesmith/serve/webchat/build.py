@@ -22,7 +22,8 @@ def build_page(session: Session, notes: tuple[str, ...], lang: str) -> tuple[gr.
     """The page (not yet served), its rooms, and the file that votes go to."""
     feedback = FeedbackFile(feedback_file(session.located.run_dir))
     renderers = Renderers(session.renderer)
-    params = sampling_from_config(session.config, session.renderer.stop_ids)
+    renderer = session.renderer
+    params = sampling_from_config(session.config, renderer.stop_ids, renderer.visible_special_ids)
     facts = Facts(
         models=session.engine.models,
         params=params,
