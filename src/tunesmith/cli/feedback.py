@@ -1,4 +1,4 @@
-"""`tunesmith feedback FILE.jsonl --as kto|dpo|sft --out FOLDER`: votes and edits of the web chat become training rows."""
+"""`tunesmith feedback FILE.jsonl --as kto|dpo|sft --out FOLDER`: verdicts of the web chat become training rows."""
 
 from __future__ import annotations
 

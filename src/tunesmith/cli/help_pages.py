@@ -115,7 +115,8 @@ PAGES: dict[str, Page] = {
         (
             "Turns the votes, edits and choices that the web chat has kept into rows to train on, adds them to the "
             "dataset_info.json of FOLDER, and says what became of every record.",
-            "将网页对话保存的评价、修改与选择转换为训练数据，登记到 FOLDER 中的 dataset_info.json，并说明每条记录的去向。",
+            "将网页对话保存的评价、修改与选择转换为训练数据，登记到 FOLDER 中的 dataset_info.json，"
+            "并说明每条记录的去向。",
         ),
         (
             (
