@@ -73,9 +73,9 @@ PAGES: dict[str, Page] = {
         "chat FILE.yaml [key=value ...]",
         (
             "Talks to the model of a YAML file. Given a training file it finds what that run has tuned. "
-            "Also reads questions from a pipe. In the chat: /system /set /save /clear /exit.",
+            "Also reads questions from a pipe. In the chat, /help lists the commands.",
             "与 YAML 所指模型对话；若给的是训练配置，会自动加载该次训练的结果。也可从管道读取问题。"
-            "对话中可用 /system /set /save /clear /exit。",
+            "对话中输入 /help 查看命令。",
         ),
         (
             ("chat my_training.yaml", "talk to what this file has trained", "与该配置训练出的模型对话"),
@@ -89,6 +89,53 @@ PAGES: dict[str, Page] = {
             ("top_p", "keep the likeliest tokens up to this probability", "核采样概率阈值"),
             ("max_new_tokens", "longest answer, in tokens", "回答的最大 token 数"),
         ),
+    ),
+    "webchat": Page(
+        "webchat FILE.yaml [key=value ...]",
+        (
+            "Serves a page for talking to the model of a YAML file (a training file: what it has tuned), on this "
+            "machine only, at http://127.0.0.1:7860. GRADIO_SERVER_PORT chooses the port; GRADIO_SERVER_NAME another "
+            "address, which needs TUNESMITH_PASSWORD. Votes and edits are kept in the run folder.",
+            "在浏览器中与 YAML 所指模型对话（训练配置则加载其训练结果），默认仅本机可访问：http://127.0.0.1:7860。"
+            "端口用 GRADIO_SERVER_PORT 设置；用 GRADIO_SERVER_NAME 开放给其他机器时须设置 TUNESMITH_PASSWORD。"
+            "评价与修改保存在训练输出文件夹中。",
+        ),
+        (
+            ("webchat my_training.yaml", "talk to what this file has trained", "与该配置训练出的模型对话"),
+            (
+                "webchat --model_name_or_path DIR --adapter_name_or_path saves/a",
+                "a model with an adapter; compare both on the page",
+                "加载模型与适配器，可在页面上对比两者",
+            ),
+        ),
+        (MODEL, ADAPTER, TEMPLATE),
+    ),
+    "feedback": Page(
+        "feedback FILE.jsonl --as kto|dpo|sft --out FOLDER [--name NAME]",
+        (
+            "Turns the votes, edits and choices that the web chat has kept into rows to train on, adds them to the "
+            "dataset_info.json of FOLDER, and says what became of every record.",
+            "将网页对话保存的评价、修改与选择转换为训练数据，登记到 FOLDER 中的 dataset_info.json，"
+            "并说明每条记录的去向。",
+        ),
+        (
+            (
+                "feedback saves/a/webchat_feedback.jsonl --as kto --out data",
+                "thumbs up and down, for stage: kto",
+                "点赞与点踩，用于 stage: kto",
+            ),
+            (
+                "feedback saves/a/webchat_feedback.jsonl --as dpo --out data",
+                "pairs, for stage: dpo or rm",
+                "偏好数据，用于 stage: dpo 或 rm",
+            ),
+            (
+                "feedback saves/a/webchat_feedback.jsonl --as sft --out data",
+                "liked and rewritten answers, for stage: sft",
+                "被点赞或修改后的回答，用于 stage: sft",
+            ),
+        ),
+        takes_settings=False,
     ),
     "api": Page(
         "api FILE.yaml [key=value ...] [--selfcheck] | api --selfcheck-url URL",

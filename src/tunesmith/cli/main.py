@@ -26,6 +26,16 @@ EXIT_OK, EXIT_BUG, EXIT_USER, EXIT_INTERRUPTED, EXIT_PIPE = 0, 1, 2, 130, 141
 VERBS: dict[str, tuple[str, str, str]] = {
     "train": ("tunesmith.cli.train:run", "tune a model as a YAML file says", "按 YAML 配置微调模型"),
     "chat": ("tunesmith.cli.chat:run", "talk to a model or to what was just tuned", "与模型（或刚微调好的模型）对话"),
+    "webchat": (
+        "tunesmith.cli.webchat:run",
+        "the same in the browser: vote, edit, compare with the base",
+        "在浏览器中对话：可评价、修改回答，并与基座模型对比",
+    ),
+    "feedback": (
+        "tunesmith.cli.feedback:run",
+        "votes and edits of the web chat become training rows",
+        "将网页对话中的评价与修改转换为训练数据",
+    ),
     "api": ("tunesmith.cli.api:run", "serve a model as an OpenAI API", "以 OpenAI 接口提供模型服务"),
     "export": (
         "tunesmith.cli.export:run",
@@ -52,7 +62,6 @@ VERBS: dict[str, tuple[str, str, str]] = {
 
 # verb that is not there yet -> what to do meanwhile, in English and in Chinese
 PLANNED: dict[str, tuple[str, str]] = {
-    "webchat": ("use `tunesmith chat` in the terminal", "请先在终端使用 `tunesmith chat`"),
     "webui": (
         "write a YAML file (see examples/) and use `tunesmith train`",
         "请参考 examples/ 写 YAML，用 `tunesmith train` 训练",
