@@ -26,6 +26,11 @@ EXIT_OK, EXIT_BUG, EXIT_USER, EXIT_INTERRUPTED, EXIT_PIPE = 0, 1, 2, 130, 141
 VERBS: dict[str, tuple[str, str, str]] = {
     "train": ("tunesmith.cli.train:run", "tune a model as a YAML file says", "按 YAML 配置微调模型"),
     "chat": ("tunesmith.cli.chat:run", "talk to a model or to what was just tuned", "与模型（或刚微调好的模型）对话"),
+    "predict": (
+        "tunesmith.cli.predict:run",
+        "answer every row of a dataset, and judge the answers",
+        "对数据集逐行生成回答并评分",
+    ),
     "export": (
         "tunesmith.cli.export:run",
         "merge adapters into a model and prove the result",
@@ -64,7 +69,6 @@ PLANNED: dict[str, tuple[str, str]] = {
         "set `val_size` or `eval_dataset` to get eval_loss while training",
         "请在训练时设置 `val_size` 或 `eval_dataset`",
     ),
-    "predict": ("pipe questions into `tunesmith chat`", "请将问题通过管道传给 `tunesmith chat`"),
     "download": (
         "download the model with its hub's own tool and give its folder",
         "请用模型站点自带的工具下载，再填写本地路径",
