@@ -93,9 +93,9 @@ PAGES: dict[str, Page] = {
     "predict": Page(
         "predict FILE.yaml [key=value ...]",
         (
-            "Answers every row of eval_dataset (else what val_size holds out, else dataset) and judges the answers. Each "
-            "is written at once to generated_predictions.jsonl; the same command goes on after a stop. Given a training "
-            "file it asks what that run has tuned. Metrics: predict_results.json.",
+            "Answers every row of eval_dataset (else what val_size holds out, else dataset) and judges the answers. "
+            "Each is written at once to generated_predictions.jsonl; the same command goes on after a stop. Given a "
+            "training file it asks what that run has tuned. Metrics: predict_results.json.",
             "对 eval_dataset（否则为 val_size 划出的部分，再否则为 dataset）逐行生成回答并评分。每条回答立即写入 "
             "generated_predictions.jsonl，中断后再次运行同一命令会接着做。若给的是训练配置，则使用该次训练的结果。"
             "指标写入 predict_results.json。",

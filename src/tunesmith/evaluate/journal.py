@@ -34,7 +34,8 @@ class Journal:
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Write the line of a row, which has none yet, and hand it to the operating system at once."""
-        assert line[ROW] not in self.lines and 0 <= line[ROW] < self.num_rows
+        assert line[ROW] not in self.lines
+        assert 0 <= line[ROW] < self.num_rows
         if self._stream is None:
             self._stream = self.file.open("ab", buffering=0)
             _lock(self._stream, self.file)
