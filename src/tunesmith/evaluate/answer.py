@@ -43,7 +43,7 @@ def answer_rows(
     flight = _Flight(engine, params)
     try:
         while waiting or flight.tickets:
-            if waiting and len(flight.tickets) < num_in_flight:
+            if waiting and len(flight.tickets) < num_in_flight and flight.landed.empty():
                 refused = flight.start(waiting[0])
                 if refused is not None:
                     yield waiting.popleft(), refused

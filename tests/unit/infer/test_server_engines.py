@@ -1,4 +1,4 @@
-"""vLLM and SGLang as engines, against servers of the same HTTP that this machine can run: requests, events, processes."""
+"""vLLM and SGLang as engines, against fakes of their HTTP: requests, events, processes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -278,7 +279,7 @@ def test_vllm_is_started_with_the_settings_of_the_file(bench: Bench) -> None:
     )  # fmt: skip
     (started,) = bench.seen("started")
     arguments = started["arguments"]
-    pairs = dict(zip(arguments, arguments[1:], strict=False))
+    pairs = dict(pairwise(arguments))
     expected = {
         "--served-model-name": "base", "--host": "127.0.0.1", "--max-model-len": "512",
         "--gpu-memory-utilization": "0.5", "--tensor-parallel-size": "1", "--generation-config": "vllm",
@@ -302,7 +303,7 @@ def test_sglang_is_started_with_the_settings_of_the_file(bench: Bench) -> None:
     )  # fmt: skip
     (started,) = bench.seen("started")
     arguments = started["arguments"]
-    pairs = dict(zip(arguments, arguments[1:], strict=False))
+    pairs = dict(pairwise(arguments))
     expected = {
         "--model-path": str(bench.models / "base"), "--served-model-name": "base", "--host": "127.0.0.1",
         "--context-length": "512", "--mem-fraction-static": "0.5", "--tp-size": "2", "--dtype": "auto",
