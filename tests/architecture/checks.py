@@ -36,6 +36,7 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "numpy": ("loss/", "data/", "model/", "train/", "infer/", "evaluate/", "export/", "doctor/"),
     "transformers": ("model/", "infer/hf", "render/jinja"),
     "peft": ("model/", "infer/hf"),
+    "llguidance": ("infer/grammar",),
     "hqq": ("model/quantize",),
     **dict.fromkeys(("bitsandbytes", "torchao"), ("model/quantize", "train/optimizers/")),
     "accelerate": ("train/runtime",),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.tiny import tiny_model
@@ -106,9 +108,10 @@ def test_the_prompt_is_read_once_and_then_one_token_at_a_time(engine: HFEngine) 
 
 
 def test_special_tokens_show_only_on_request(engine: HFEngine) -> None:
-    engine_ids = [1, 2]  # <|im_start|>, <|im_end|>
-    assert engine._decode(engine_ids, True) == ""
-    assert engine._decode(engine_ids, False) == "<|im_start|><|im_end|>"
+    wanted = ((1, 100.0),)  # <|im_start|>, again and again
+    hidden = SamplingParams(do_sample=False, max_new_tokens=2, logit_bias=wanted)
+    assert engine.generate(PROMPT, hidden).text == ""
+    assert engine.generate(PROMPT, replace(hidden, skip_special_tokens=False)).text == "<|im_start|>" * 2
 
 
 @pytest.mark.parametrize("model_type", ["qwen2", "qwen3", "mistral", "gemma3_text", "phi3", "gpt2"])
