@@ -20,6 +20,7 @@ import torch
 from tunesmith.config import Config
 from tunesmith.errors import ConfigError, ModelError
 from tunesmith.infer.locate import Located
+from tunesmith.infer.names import base_name, served_adapters, tuned_name
 from tunesmith.infer.remote import Dialect, RemoteEngine
 from tunesmith.infer.server_process import Address, ServerProcess, free_address
 from tunesmith.infer.wire import Call
@@ -36,7 +37,7 @@ class Plan:
 
     Attributes:
         base: folder of the base model; `base_name`: what requests call it.
-        adapters: name -> folder; the first one is what the configuration means.
+        adapters: name -> folder; the first one is what the configuration means. Names are those of `infer/names`.
         extra: further settings of the server, by name.
     """
 
@@ -47,8 +48,9 @@ class Plan:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of all models, the one that is meant first."""
-        return (*self.adapters, self.base_name)
+        """The names of all models in the order of `Engine.models`: the one that is meant, the base, others."""
+        first, others = tuple(self.adapters)[:1], tuple(self.adapters)[1:]
+        return (*first, self.base_name, *others)
 
 
 @dataclass(frozen=True)
@@ -110,13 +112,12 @@ def make_plan(server: Server, config: Config, located: Located) -> Plan:
             f"{len(located.adapters)} adapters act together, but {config.infer_backend} uses one per request",
             fix="merge them with `tunesmith export` and name the merged model, or use infer_backend: huggingface",
         )
-    base_name = Path(located.model).expanduser().name or located.model
-    adapters = {}
-    for folder in map(Path, located.adapters):
-        name = folder.name if not folder.name.startswith("checkpoint-") else f"{folder.parent.name}-{folder.name}"
-        adapters[name if name != base_name else f"{name}-tuned"] = folder.expanduser().resolve()
+    base, tuned = base_name(located), tuned_name(located)
+    adapters = {} if tuned is None else {tuned: Path(located.adapters[0])}
+    adapters |= served_adapters(config, located, (*adapters, base))
+    resolved = {name: folder.expanduser().resolve() for name, folder in adapters.items()}
     folder = model_folder(replace(config, model_name_or_path=located.model))
-    return Plan(str(folder), base_name, adapters, extra_settings(server))
+    return Plan(str(folder), base, resolved, extra_settings(server))
 
 
 def extra_settings(server: Server) -> dict[str, Any]:

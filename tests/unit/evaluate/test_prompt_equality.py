@@ -30,7 +30,9 @@ def settings(project: Path, **more: Any) -> list[str]:
 
 def test_prompt_ids_are_the_renderer_s_and_begin_the_training_example(project: Path) -> None:
     session = open_session(resolve([*settings(project), "output_dir=null"], verb="chat"))
-    train = resolve(settings(project, dataset="rows", eval_dataset="null", do_train=True), verb="train").config
+    train = resolve(
+        settings(project, dataset="rows", eval_dataset="null", do_train=True, do_predict=False), verb="train"
+    ).config
     examples = prepare(train, session.renderer, project, need_eval=False).train
     asked = read_rows(session.config, session.renderer, project).rows
     assert len(asked) == len(examples) == 12

@@ -62,14 +62,15 @@ def test_scores_are_kept_row_by_row(
     ask(tmp_path / "part", *alone(run[0]))
     file.write_text("".join(file.read_text().splitlines(keepends=True)[3:5]))
     assert ask(tmp_path / "part", *alone(run[0])) == whole
-    with pytest.raises(ResumeError, match="rows as tokens"):
-        ask(tmp_path / "part", *alone(run[0], "default_system=Be brief."))
+    with pytest.raises(ResumeError, match="cutoff_len: 192, now 120"):
+        ask(tmp_path / "part", *alone(run[0], "cutoff_len=120"))
 
 
 def test_a_pair_that_cannot_be_scored_has_a_line_with_the_reason(
     run: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    found = ask(tmp_path / "short", *alone(run[0], "cutoff_len=24"))
+    found = ask(tmp_path / "short", *alone(run[0], "cutoff_len=24", "val_size=0", "eval_dataset=rows"))
+    assert len(found) == 26
     assert [line["row"] for line in found] == list(range(len(found)))
     unscored = [line for line in found if line["chosen"] is None]
     assert unscored

@@ -318,6 +318,18 @@ def test_sglang_is_started_with_the_settings_of_the_file(bench: Bench) -> None:
     assert not any("seeds" in note for note in notes)
 
 
+def test_further_adapters_are_served_by_name(bench: Bench) -> None:
+    engine, _ = bench.open("vllm", f"serve_adapters={json.dumps({'other': str(bench.models / 'tuned')})}")
+    assert engine.models == ("tuned", "base", "other")
+    engine.generate((5,), PARAMS, model="other")
+    assert bench.seen("request")[0]["body"]["model"] == "other"
+    arguments = bench.seen("started")[0]["arguments"]
+    assert arguments[-2:] == [f"tuned={bench.models / 'tuned'}", f"other={bench.models / 'tuned'}"]
+    assert arguments[arguments.index("--max-loras") + 1] == "2"
+    with pytest.raises(ModelError, match="no model 'third' is served"):
+        engine.generate((5,), PARAMS, model="third")
+
+
 def test_flags_are_written_as_a_command_line_has_them() -> None:
     settings = {"a_b": True, "c": False, "d": None, "e": {"x": 1}, "f": [1, "y"], "g": 0.5}
     assert as_flags(settings) == ["--a-b", "--e", '{"x": 1}', "--f", "1", "y", "--g", "0.5"]
