@@ -55,7 +55,8 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "huggingface_hub": ("model/", "data/"),
     "fastapi": ("serve/",),
     "pydantic": ("serve/",),
-    "uvicorn": ("serve/",),
+    **dict.fromkeys(("uvicorn", "starlette"), ("serve/openai/",)),
+    **dict.fromkeys(("httpx", "openai"), ("serve/conformance/",)),
     "gradio": ("board/", "serve/webchat"),
 }
 

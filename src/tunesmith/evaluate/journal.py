@@ -7,7 +7,6 @@ from another model, other data or other settings is refused by name instead of b
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -27,18 +26,15 @@ _VERSION = 1
 class Journal:
     """The lines of one prediction; `lines` maps the number of each finished row to its line."""
 
-    def __init__(self, folder: Path, num_rows: int, lines: dict[int, dict[str, Any]]) -> None:
-        self.file = folder / PREDICTIONS
+    def __init__(self, stream: BinaryIO, file: Path, num_rows: int, lines: dict[int, dict[str, Any]]) -> None:
+        self.file = file
         self.num_rows, self.lines, self.num_kept = num_rows, lines, len(lines)
-        self._stream: BinaryIO | None = None
+        self._stream = stream
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Write the line of a row, which has none yet, and hand it to the operating system at once."""
         assert line[ROW] not in self.lines
         assert 0 <= line[ROW] < self.num_rows
-        if self._stream is None:
-            self._stream = self.file.open("ab", buffering=0)
-            _lock(self._stream, self.file)
         self._stream.write(_as_bytes(line))
         self.lines[line[ROW]] = dict(line)
 
@@ -51,10 +47,8 @@ class Journal:
         return ordered
 
     def close(self) -> None:
-        """Close the file. Idempotent."""
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
+        """Close the file and let other processes have it. Idempotent."""
+        self._stream.close()
 
 
 def journal_of(config: Config, identity: Mapping[str, str], num_rows: int) -> Journal:
@@ -85,18 +79,31 @@ def open_journal(
     folder.mkdir(parents=True, exist_ok=True)
     file, state = folder / PREDICTIONS, folder / STATE
     now = {"version": _VERSION, "num_rows": num_rows, "identity": dict(identity)}
-    lines: dict[int, dict[str, Any]] = {}
-    if file.exists() and not anew:
-        changes = _changes(state, now)
-        if not changes:
-            lines = _read(file, num_rows)
-        elif not replace_other:
-            raise _other(folder, changes)
-    if not lines:
-        with contextlib.suppress(FileNotFoundError):
-            file.unlink()
-        _write(state, (json.dumps(now, indent=2, ensure_ascii=False) + "\n").encode())
-    return Journal(folder, num_rows, lines)
+    stream = file.open("ab", buffering=0)
+    try:
+        _lock(stream, file)
+        lines = _lines_to_keep(file, state, now, anew=anew, replace_other=replace_other)
+        if not lines:
+            stream.truncate(0)
+            _write(state, (json.dumps(now, indent=2, ensure_ascii=False) + "\n").encode())
+    except BaseException:
+        stream.close()
+        raise
+    return Journal(stream, file, num_rows, lines)
+
+
+def _lines_to_keep(
+    file: Path, state: Path, now: Mapping[str, Any], *, anew: bool, replace_other: bool
+) -> dict[int, dict[str, Any]]:
+    """The lines that an earlier try left, as far as they are wanted. Raises: ResumeError when they are not ours."""
+    if anew or not file.stat().st_size:
+        return {}
+    changes = _changes(state, now)
+    if not changes:
+        return _read(file, now["num_rows"])
+    if not replace_other:
+        raise _other(file, changes)
+    return {}
 
 
 def _changes(state: Path, now: Mapping[str, Any]) -> list[str]:
@@ -124,9 +131,9 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else text[:16] + "..."
 
 
-def _other(folder: Path, changes: list[str]) -> ResumeError:
+def _other(file: Path, changes: list[str]) -> ResumeError:
     return ResumeError(
-        f"{folder / PREDICTIONS} holds predictions of something else",
+        f"{file} holds predictions of something else",
         why="\n".join(changes),
         fix="choose another `output_dir`, or set `overwrite_output_dir: true` to replace them",
     )

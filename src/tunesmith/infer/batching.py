@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import torch
 
 from tunesmith.errors import ModelError
-from tunesmith.infer.answer import Answer
+from tunesmith.infer.answer import Answer, Decoder
 from tunesmith.infer.engine import (
     EngineBase,
     EngineBusyError,
@@ -116,7 +116,7 @@ class BatchEngine(EngineBase):
     def __init__(self, lanes: Lanes, tokenizer: Any, limits: BatchLimits | None = None) -> None:
         self.limits = limits or BatchLimits()
         self.lanes = lanes
-        self._tokenizer = tokenizer
+        self._decoder = Decoder(tokenizer)
         self._grammars = Grammars(tokenizer)
         self._context_length = context_length(lanes.model.config)
         self._num_layers = num_layers_of(lanes.model.config)
@@ -158,7 +158,7 @@ class BatchEngine(EngineBase):
             number=next(self._numbers),
             model=name,
             prompt_ids=tuple(prompt_ids),
-            answer=Answer(prompt_ids, params, room, self._tokenizer, self._grammars),
+            answer=Answer(prompt_ids, params, room, self._decoder, self._grammars),
             room=room,
             deliver=deliver,
             arrived=time.monotonic(),

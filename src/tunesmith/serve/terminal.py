@@ -48,7 +48,7 @@ def make_terminal(session: Session, *, interactive: bool) -> Terminal:
     return Terminal(
         engine=session.engine,
         renderer=session.renderer,
-        params=sampling_from_config(session.config, session.renderer.stop_ids),
+        params=sampling_from_config(session.config, session.renderer.stop_ids, session.renderer.visible_special_ids),
         read_line=_prompted_input if interactive else _piped_input,
         answers=sys.stdout,
         remarks=sys.stdout if interactive else sys.stderr,

@@ -38,7 +38,7 @@ def test_generation_ends_exactly_at_a_stop_token_and_does_not_show_it(engine: HF
     stopped = engine.generate(PROMPT, SamplingParams(do_sample=False, max_new_tokens=24, stop_ids=(7, stop_id)))
     assert stopped.finish_reason == "stop"
     assert stopped.token_ids == free.token_ids[: first + 1]
-    assert stopped.text == engine._tokenizer.decode(list(free.token_ids[:first]), skip_special_tokens=True)
+    assert stopped.text == engine.tokenizer.decode(list(free.token_ids[:first]), skip_special_tokens=True)
 
 
 def test_a_stop_token_on_the_last_allowed_place_still_counts_as_a_stop(engine: HFEngine) -> None:
@@ -128,4 +128,10 @@ def test_other_architectures_answer_as_with_generate(engine: HFEngine, model_typ
     model.generation_config.eos_token_id = None
     theirs = model.generate(torch.tensor([PROMPT]), max_new_tokens=12, do_sample=False)[0, len(PROMPT) :]
     params = SamplingParams(do_sample=False, max_new_tokens=12)
-    assert HFEngine(model, engine._tokenizer).generate(PROMPT, params).token_ids == tuple(theirs.tolist())
+    assert HFEngine(model, engine.tokenizer).generate(PROMPT, params).token_ids == tuple(theirs.tolist())
+
+
+def test_markers_that_are_special_tokens_stay_visible_on_request(engine: HFEngine) -> None:
+    again_and_again = SamplingParams(do_sample=False, max_new_tokens=2, logit_bias=((1, 100.0),))
+    assert engine.generate(PROMPT, replace(again_and_again, visible_ids=(2,))).text == ""
+    assert engine.generate(PROMPT, replace(again_and_again, visible_ids=(1,))).text == "<|im_start|>" * 2
