@@ -24,11 +24,15 @@ _VERSION = 1
 
 
 class Journal:
-    """The lines of one prediction; `lines` maps the number of each finished row to its line."""
+    """The lines of one prediction; `lines` maps the number of each finished row to its line.
+
+    `notes`: what became of lines that were there and are not continued.
+    """
 
     def __init__(self, stream: BinaryIO, file: Path, num_rows: int, lines: dict[int, dict[str, Any]]) -> None:
         self.file = file
         self.num_rows, self.lines, self.num_kept = num_rows, lines, len(lines)
+        self.notes: list[str] = []
         self._stream = stream
 
     def append(self, line: Mapping[str, Any]) -> None:
@@ -82,28 +86,20 @@ def open_journal(
     stream = file.open("ab", buffering=0)
     try:
         _lock(stream, file)
-        lines = _lines_to_keep(file, state, now, anew=anew, replace_other=replace_other)
+        changes = _changes(state, now) if file.stat().st_size and not anew else []
+        if changes and not replace_other:
+            raise _other(file, changes)
+        lines = {} if anew or changes else _read(file, num_rows)
         if not lines:
             stream.truncate(0)
             _write(state, (json.dumps(now, indent=2, ensure_ascii=False) + "\n").encode())
     except BaseException:
         stream.close()
         raise
-    return Journal(stream, file, num_rows, lines)
-
-
-def _lines_to_keep(
-    file: Path, state: Path, now: Mapping[str, Any], *, anew: bool, replace_other: bool
-) -> dict[int, dict[str, Any]]:
-    """The lines that an earlier try left, as far as they are wanted. Raises: ResumeError when they are not ours."""
-    if anew or not file.stat().st_size:
-        return {}
-    changes = _changes(state, now)
-    if not changes:
-        return _read(file, now["num_rows"])
-    if not replace_other:
-        raise _other(file, changes)
-    return {}
+    journal = Journal(stream, file, num_rows, lines)
+    if changes:
+        journal.notes.append(f"overwrite_output_dir: replacing predictions of something else ({'; '.join(changes)})")
+    return journal
 
 
 def _changes(state: Path, now: Mapping[str, Any]) -> list[str]:

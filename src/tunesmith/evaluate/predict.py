@@ -75,6 +75,8 @@ class Prediction:
         folder = Path(str(resolved.config.output_dir))
         identity = {**identify(config, located, params), **rows.fingerprint}
         journal = journal_of(resolved.config, identity, len(rows.rows))
+        for note in journal.notes:
+            say(f"note: {note}")
         return cls(asked, folder, params, rows, journal, say)
 
     def run(self) -> int:

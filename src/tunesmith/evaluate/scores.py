@@ -48,10 +48,10 @@ def predict_scores(resolved: Resolved, say: Callable[[str], None]) -> int:
     require_value_head(_head_folder(located))
     config = replace(asked.config, model_name_or_path=located.model, adapter_name_or_path=located.adapters)
     pairs = _read_pairs(config, located, resolved.config_dir)
-    for note in (*located.notes, *pairs.notes):
-        say(f"note: {note}")
     identity = {**identify(config, located, None), **pairs.fingerprint}
     journal = journal_of(resolved.config, identity, len(pairs.lines))
+    for note in (*located.notes, *pairs.notes, *journal.notes):
+        say(f"note: {note}")
     started_s = time.monotonic()
     left = [number for number in range(len(pairs.lines)) if number not in journal.lines]
     progress = Progress(len(left), say)

@@ -99,7 +99,8 @@ def run(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calla
             return Session(answers, module.open_renderer(asked.config, located), asked.config, located, ())
 
         monkeypatch.setattr(module, "open_session", opened)
-        assert predict(resolved, lambda line: None) == 0
+        go.said = []
+        assert predict(resolved, go.said.append) == 0
         return Path(values["output_dir"])
 
     return go
@@ -211,7 +212,7 @@ def test_damage_elsewhere_is_refused_with_its_line(run: Callable[..., Path]) -> 
         ({"infer_dtype": "bfloat16"}, "infer_dtype: auto, now bfloat16"),
     ],
 )
-def test_another_setting_is_refused_by_name(run: Callable[..., Path], settings: dict[str, Any], named: str) -> None:
+def test_another_setting_is_refused_by_name(run: Any, settings: dict[str, Any], named: str) -> None:
     folder = run()
     before = (folder / FILES[0]).read_bytes()
     with pytest.raises(ResumeError) as caught:
@@ -221,6 +222,7 @@ def test_another_setting_is_refused_by_name(run: Callable[..., Path], settings: 
     engine = Echo()
     run(engine, overwrite_output_dir=True, **settings)
     assert len(engine.asked) == settings.get("max_samples", 4)
+    assert any(named in line and "replacing" in line for line in run.said)
 
 
 def test_another_model_and_other_data_are_refused_by_name(
