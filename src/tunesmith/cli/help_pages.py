@@ -172,6 +172,45 @@ PAGES: dict[str, Page] = {
             ("max_new_tokens", "longest answer where a request does not say it", "请求未指定时回答的最大 token 数"),
         ),
     ),
+    "predict": Page(
+        "predict FILE.yaml [key=value ...]",
+        (
+            "Answers every row of eval_dataset (else what val_size holds out, else dataset) and judges the answers. "
+            "Each is written at once to generated_predictions.jsonl; the same command goes on after a stop. Given a "
+            "training file it asks what that run has tuned. Metrics: predict_results.json.",
+            "对 eval_dataset（否则为 val_size 划出的部分，再否则为 dataset）逐行生成回答并评分。每条回答立即写入 "
+            "generated_predictions.jsonl，中断后再次运行同一命令会接着做。若给的是训练配置，则使用该次训练的结果。"
+            "指标写入 predict_results.json。",
+        ),
+        (
+            (
+                "predict examples/extras/nlg_eval/smollm2_lora_predict.yaml",
+                "answer the demo rows with the LoRA example",
+                "用 LoRA 示例的结果回答演示数据",
+            ),
+            (
+                "predict my_training.yaml eval_dataset=test.jsonl",
+                "what a run has tuned, on rows of a file",
+                "用某次训练的结果回答一个文件中的数据",
+            ),
+        ),
+        (
+            MODEL,
+            ADAPTER,
+            TEMPLATE,
+            (
+                "eval_dataset",
+                "names from dataset_info.json, or paths of files",
+                "dataset_info.json 中的名称，或数据文件路径",
+            ),
+            ("output_dir", "where answers and metrics go", "回答与指标的保存位置"),
+            ("max_samples", "only the first rows of every dataset", "每个数据集只取前若干行"),
+            ("do_sample", "false takes the likeliest token each time", "false 表示总取概率最大的词元"),
+            ("max_new_tokens", "longest answer, in tokens", "回答的最大 token 数"),
+            ("infer_backend", "huggingface, vllm or sglang", "推理引擎：huggingface、vllm 或 sglang"),
+            ("overwrite_output_dir", "replace predictions of something else", "替换文件夹中由其他设置生成的回答"),
+        ),
+    ),
     "export": Page(
         "export FILE.yaml [key=value ...]",
         (

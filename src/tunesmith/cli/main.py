@@ -37,6 +37,11 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "将网页对话中的评价与修改转换为训练数据",
     ),
     "api": ("tunesmith.cli.api:run", "serve a model as an OpenAI API", "以 OpenAI 接口提供模型服务"),
+    "predict": (
+        "tunesmith.cli.predict:run",
+        "answer every row of a dataset, and judge the answers",
+        "对数据集逐行生成回答并评分",
+    ),
     "export": (
         "tunesmith.cli.export:run",
         "merge adapters into a model and prove the result",
@@ -70,7 +75,6 @@ PLANNED: dict[str, tuple[str, str]] = {
         "set `val_size` or `eval_dataset` to get eval_loss while training",
         "请在训练时设置 `val_size` 或 `eval_dataset`",
     ),
-    "predict": ("pipe questions into `tunesmith chat`", "请将问题通过管道传给 `tunesmith chat`"),
     "download": (
         "download the model with its hub's own tool and give its folder",
         "请用模型站点自带的工具下载，再填写本地路径",

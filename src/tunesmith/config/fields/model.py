@@ -123,9 +123,8 @@ class ModelOptions:
         en="Engine that generates text.",
         zh="生成文本所用的推理引擎。",
         choices=("huggingface", "vllm", "sglang"),
-        later_choices={"vllm": "use huggingface", "sglang": "use huggingface"},
         older_values={"hf": "huggingface"},
-        verbs=("chat", "webchat", "api", "eval"),
+        verbs=("chat", "webchat", "api", "eval", "predict"),
     )
     infer_dtype: str = option(
         "auto",
