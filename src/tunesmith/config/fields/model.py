@@ -115,9 +115,9 @@ class ModelOptions:
         "huggingface",
         en="Engine that generates text.",
         zh="生成文本所用的推理引擎。",
-        choices=("huggingface", "vllm", "sglang"),
+        choices=("huggingface", "llamacpp", "vllm", "sglang"),
         later_choices={"vllm": "use huggingface", "sglang": "use huggingface"},
-        older_values={"hf": "huggingface"},
+        older_values={"hf": "huggingface", "llama.cpp": "llamacpp"},
         verbs=("chat", "webchat", "api", "eval"),
     )
     infer_dtype: str = option(
