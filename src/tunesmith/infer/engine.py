@@ -121,6 +121,14 @@ def num_new_tokens(num_prompt_tokens: int, params: SamplingParams, context_lengt
     return min(params.max_new_tokens, room) if params.max_new_tokens else room
 
 
+def check_scored(num_tokens: int, num_prompt_tokens: int, context_length: int) -> None:
+    """Raises: ModelError when such a sequence cannot be scored (`Engine.score`)."""
+    if not 0 < num_prompt_tokens <= num_tokens:
+        raise ModelError("there is nothing before the first token that is to be scored, so it has no probability")
+    if num_tokens > context_length:
+        raise ModelError(f"{num_tokens} tokens do not fit the model's context, {context_length} tokens")
+
+
 @dataclass(frozen=True, slots=True)
 class StreamPiece:
     """One generated token. `text` is what became readable with it.
