@@ -65,6 +65,7 @@ _FUNCTIONS: dict[str, tuple[object, tuple[object, ...]]] = {
     "llama_model_get_vocab": (_P, (_P,)),
     "llama_model_n_ctx_train": (_I, (_P,)),
     "llama_vocab_n_tokens": (_I, (_P,)),
+    "llama_vocab_get_add_bos": (_B, (_P,)),
     "llama_init_from_model": (_P, (_P, _Params)),
     "llama_free": (None, (_P,)),
     "llama_n_ctx_seq": (_U, (_P,)),
@@ -159,6 +160,7 @@ class NativeModel:
             raise ModelError(f"llama.cpp cannot load {gguf_file}", why=_said() or "It gives no reason.")
         self._vocab = self._lib.llama_model_get_vocab(self._model)
         self.num_tokens = int(self._lib.llama_vocab_n_tokens(self._vocab))
+        self.adds_bos = bool(self._lib.llama_vocab_get_add_bos(self._vocab))
         self.trained_length = int(self._lib.llama_model_n_ctx_train(self._model))
         self._start(gguf_file, num_slots, min(max_length or self.trained_length, self.trained_length), num_threads)
         self._adapters: dict[str, int] = {}

@@ -47,6 +47,10 @@ def open_session(resolved: Resolved, say: Callable[[str], None] = lambda line: N
         ModelError: nothing usable is there, or an adapter does not fit the model.
         TemplateError: the template is not the one the run was trained with.
     """
+    if resolved.config.infer_backend == "llamacpp":
+        from tunesmith.infer.llamacpp_open import open_llamacpp
+
+        return open_llamacpp(resolved, say)
     located = locate(resolved)
     config = replace(resolved.config, model_name_or_path=located.model)
     renderer = open_renderer(config, located)
