@@ -3,9 +3,9 @@
     python -m tunesmith.export.gguf_driver TOOLS_FOLDER SCRIPT PRE_TOKENIZER [arguments of the script]
 
 llama.cpp splits a text before its BPE merges by a rule that a GGUF file names. Its converter finds the name by the hash
-of one tokenized text, which knows published models only and misses one whose vocabulary was extended or that was made
-at home. Such a tokenizer gets the name that `gguf_pretokenizer.py` read off tokenizer.json ("" for none: the script's
-own message then says that it does not know it). The proof afterwards compares tokens, so a wrong name cannot pass.
+of one tokenized text: a tokenizer that was made at home or has new tokens is missed, and one that differs from a
+published one only where that text does not look is taken for it. So the name that `gguf_pretokenizer.py` has read off
+tokenizer.json goes before ("" for none: the converter decides). The proof compares tokens, so a wrong one cannot pass.
 
 The scripts ask transformers to trust code beside a tokenizer. `gguf_convert.py` gives them a folder that holds no code
 and an environment without network and without a cache of modules, so there is none to run.
@@ -24,26 +24,18 @@ def main(argv: list[str]) -> int:
     tools, script, pre_tokenizer, *arguments = argv
     sys.path[:0] = [str(Path(tools) / "gguf-py"), tools]
     if pre_tokenizer:
-        _name_unknown(pre_tokenizer)
+        _set_name(pre_tokenizer)
     sys.argv = [script, *arguments]
     runpy.run_path(str(Path(tools) / script), run_name="__main__")
     return 0
 
 
-def _name_unknown(pre_tokenizer: str) -> None:
-    """Let the converter take `pre_tokenizer` where its own table has no name."""
+def _set_name(pre_tokenizer: str) -> None:
+    """Let the converter take `pre_tokenizer` in place of what its table says."""
     import importlib
 
     base: Any = importlib.import_module("conversion.base").TextModel
-    known = base.get_vocab_base_pre
-
-    def named(model: Any, tokenizer: Any) -> str:
-        try:
-            return str(known(model, tokenizer))
-        except NotImplementedError:
-            return pre_tokenizer
-
-    base.get_vocab_base_pre = named
+    base.get_vocab_base_pre = lambda model, tokenizer: pre_tokenizer
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """The name that llama.cpp gives to the rule by which a byte-level BPE tokenizer splits a text before its merges.
 
 Read off tokenizer.json: the sequence of splitting steps is compared with those of the published tokenizers that
-llama.cpp implements (src/llama-vocab.cpp names them). Only needed where llama.cpp's converter does not know the
-tokenizer by its hash.
+llama.cpp implements (src/llama-vocab.cpp names them). Other rules are left to the table of llama.cpp's converter.
 """
 
 from __future__ import annotations
@@ -30,8 +29,13 @@ def pre_tokenizer_name(folder: Path) -> str:
     file = folder / "tokenizer.json"
     if not file.is_file():
         return ""
-    rule = json.loads(file.read_text(encoding="utf-8")).get("pre_tokenizer")
-    return _NAMES.get(tuple(_steps(rule)), "") if rule else ""
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    rule, model = settings.get("pre_tokenizer"), settings["model"]
+    if not rule or model.get("type") != "BPE":
+        return ""
+    name = _NAMES.get(tuple(_steps(rule)), "")
+    # the same rule has two names: with llama-bpe a word that is a token stays whole, whatever the merges say
+    return "dbrx" if name == "llama-bpe" and not model.get("ignore_merges") else name
 
 
 def _steps(rule: dict[str, Any]) -> list[str]:

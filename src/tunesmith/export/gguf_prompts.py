@@ -36,6 +36,7 @@ GGUF_PROMPTS = tuple(dict.fromkeys((*PROMPTS, *_MORE)))[:NUM_PROMPTS]
 
 _TEXTS = (
     "0 1 12 123 1234 12345 1234567890 3.14159 1,000,000 ２０２４",
+    "x² + ½ y³ = ¾ ①② Ⅷ ٣٤ १२ ²³",
     "I'm you're he'd we'll they've SHE'S I'M",
     "  two  three   spaces\tand\ttabs \n\n\n and lines\r\n",
     "def f(x: int) -> str:\n\treturn f\"{x!r:>10}\" if x != 0 else '0'  # TODO\n",

@@ -40,7 +40,7 @@ def open_llamacpp(resolved: Resolved, say: Callable[[str], None]) -> Session:
     if len(adapters) > 1:
         raise ModelError("llama.cpp takes one adapter here", fix="Merge them: export_format: gguf")
     located = Located(str(file), tuple(map(str, adapters)), None, ())
-    tokenizer = load_file_tokenizer(file, config.cache_dir)
+    tokenizer, is_beside = load_file_tokenizer(file, config.cache_dir)
     renderer = load_renderer(config, tokenizer)
     if not renderer.stop_ids:
         raise TemplateError(f"template {renderer.template_name} names no token that ends an answer")
@@ -53,7 +53,7 @@ def open_llamacpp(resolved: Resolved, say: Callable[[str], None]) -> Session:
     )
     notes = [*_length_note(native, config.llamacpp_maxlen), *renderer.notes]
     try:
-        check_same_tokens(native, tokenizer, file)
+        notes += check_same_tokens(native, tokenizer, file, is_beside=is_beside)
         models: dict[str, Path | None] = {adapter.stem: adapter for adapter in adapters}
         for adapter in adapters:
             native.use_adapter(adapter)
@@ -64,26 +64,36 @@ def open_llamacpp(resolved: Resolved, say: Callable[[str], None]) -> Session:
     return Session(engine, renderer, replace(config, model_name_or_path=str(file)), located, tuple(notes))
 
 
-def load_file_tokenizer(file: Path, cache_dir: str | None) -> Any:
-    """The tokenizer beside a GGUF file, or the one inside it."""
+def load_file_tokenizer(file: Path, cache_dir: str | None) -> tuple[Any, bool]:
+    """The tokenizer beside a GGUF file, or the one inside it; and whether it was beside."""
     from tunesmith.model.plain import load_plain_tokenizer
 
     is_beside = all((file.parent / name).is_file() for name in _TOKENIZER_FILES)
-    return load_plain_tokenizer(file.parent if is_beside else unpacked(file, cache_dir))
+    return load_plain_tokenizer(file.parent if is_beside else unpacked(file, cache_dir)), is_beside
 
 
-def check_same_tokens(native: NativeModel, tokenizer: Any, file: Path) -> None:
-    """Raises: ModelError when the tokenizer gives other tokens than llama.cpp does from the file."""
+def check_same_tokens(native: NativeModel, tokenizer: Any, file: Path, *, is_beside: bool) -> list[str]:
+    """Whether the tokenizer gives the tokens that llama.cpp gives; a note where one from inside the file does not.
+
+    transformers reads the vocabulary from a GGUF file, but for some families not the rule that splits texts.
+
+    Raises: ModelError when the tokenizer beside the file is another one, or a special token is.
+    """
     special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
-    for text in (*_TEXTS, *special[:64]):
+    for text in (*special[:64], *_TEXTS):
         ours = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
         theirs = native.tokenize(text)
-        if ours != theirs:
-            raise ModelError(
-                f"the tokenizer beside {file.name} is not that of the file",
-                why=f"{text!r} has the tokens {list(ours)[:8]} here and {list(theirs)[:8]} in llama.cpp.",
-                fix="Export again, or move the file to a folder of its own: the tokenizer inside it is used then.",
-            )
+        if ours == theirs:
+            continue
+        difference = f"{text!r} has the tokens {list(ours)[:8]} here and {list(theirs)[:8]} in llama.cpp"
+        if not is_beside and text not in special:
+            return [f"the tokenizer read from {file.name} splits some texts in another way: {difference}"]
+        raise ModelError(
+            f"the tokenizer {'beside' if is_beside else 'inside'} {file.name} is not that of the file",
+            why=difference,
+            fix="Export again, or put the tokenizer of the same model beside the file.",
+        )
+    return []
 
 
 def _gguf_file(name: str, key: str, export_format: str) -> Path:
