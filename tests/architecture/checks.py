@@ -36,6 +36,7 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "numpy": ("loss/", "data/", "model/", "train/", "infer/", "evaluate/", "export/", "doctor/"),
     "transformers": ("model/", "infer/hf", "render/jinja"),
     "peft": ("model/", "infer/hf"),
+    "llguidance": ("infer/grammar",),
     "hqq": ("model/quantize",),
     **dict.fromkeys(("bitsandbytes", "torchao"), ("model/quantize", "train/optimizers/")),
     "accelerate": ("train/runtime",),
@@ -55,7 +56,8 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "huggingface_hub": ("model/", "data/"),
     "fastapi": ("serve/",),
     "pydantic": ("serve/",),
-    "uvicorn": ("serve/",),
+    **dict.fromkeys(("uvicorn", "starlette"), ("serve/openai/",)),
+    **dict.fromkeys(("httpx", "openai"), ("serve/conformance/",)),
     "gradio": ("board/", "serve/webchat"),
 }
 

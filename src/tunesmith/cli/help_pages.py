@@ -90,6 +90,41 @@ PAGES: dict[str, Page] = {
             ("max_new_tokens", "longest answer, in tokens", "回答的最大 token 数"),
         ),
     ),
+    "api": Page(
+        "api FILE.yaml [key=value ...] [--selfcheck] | api --selfcheck-url URL",
+        (
+            "Serves the model of a YAML file as an OpenAI API on 127.0.0.1:8000. Given a training file it finds what "
+            "that run has tuned. Environment: API_HOST, API_PORT, API_KEY, API_MODEL_NAME, MAX_CONCURRENT. "
+            "--selfcheck starts the server, checks every feature as clients use it, and prints a table.",
+            "把 YAML 所指模型作为 OpenAI 接口提供在 127.0.0.1:8000；若给的是训练配置，会自动加载该次训练的结果。"
+            "环境变量：API_HOST、API_PORT、API_KEY、API_MODEL_NAME、MAX_CONCURRENT，详见 docs/zh/api.md。"
+            "--selfcheck 会启动服务、逐项检查客户端用到的功能并打印结果表。",
+        ),
+        (
+            ("api my_training.yaml", "serve what this file has trained", "提供该配置训练出的模型"),
+            (
+                "api my_training.yaml --selfcheck",
+                "is every feature as clients expect it?",
+                "检查各项功能是否符合客户端预期",
+            ),
+            (
+                "api --selfcheck-url http://127.0.0.1:8000/v1 --report checks.xml",
+                "the same checks against any running server",
+                "对任意正在运行的服务做同样的检查",
+            ),
+        ),
+        (
+            MODEL,
+            ADAPTER,
+            TEMPLATE,
+            (
+                "temperature",
+                "where a request does not say it; so are top_p, top_k",
+                "请求未指定时的温度；top_p、top_k 同理",
+            ),
+            ("max_new_tokens", "longest answer where a request does not say it", "请求未指定时回答的最大 token 数"),
+        ),
+    ),
     "export": Page(
         "export FILE.yaml [key=value ...]",
         (

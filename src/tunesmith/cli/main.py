@@ -26,6 +26,7 @@ EXIT_OK, EXIT_BUG, EXIT_USER, EXIT_INTERRUPTED, EXIT_PIPE = 0, 1, 2, 130, 141
 VERBS: dict[str, tuple[str, str, str]] = {
     "train": ("tunesmith.cli.train:run", "tune a model as a YAML file says", "按 YAML 配置微调模型"),
     "chat": ("tunesmith.cli.chat:run", "talk to a model or to what was just tuned", "与模型（或刚微调好的模型）对话"),
+    "api": ("tunesmith.cli.api:run", "serve a model as an OpenAI API", "以 OpenAI 接口提供模型服务"),
     "export": (
         "tunesmith.cli.export:run",
         "merge adapters into a model and prove the result",
@@ -51,10 +52,6 @@ VERBS: dict[str, tuple[str, str, str]] = {
 
 # verb that is not there yet -> what to do meanwhile, in English and in Chinese
 PLANNED: dict[str, tuple[str, str]] = {
-    "api": (
-        "use `tunesmith chat`, or serve the exported folder with vLLM",
-        "请先用 `tunesmith chat`，或用 vLLM 部署导出的模型",
-    ),
     "webchat": ("use `tunesmith chat` in the terminal", "请先在终端使用 `tunesmith chat`"),
     "webui": (
         "write a YAML file (see examples/) and use `tunesmith train`",

@@ -9,7 +9,6 @@ nearer to the base than to the tuned model: what was learned is lost then.
 
 from __future__ import annotations
 
-import gc
 import json
 import sys
 import time
@@ -23,7 +22,8 @@ import torch
 
 from tunesmith.config import Config
 from tunesmith.errors import UserError
-from tunesmith.export.logits import Scored, answer_and_score, score
+from tunesmith.infer.engine import SamplingParams
+from tunesmith.infer.hf import HFEngine
 from tunesmith.infer.llamacpp_native import NativeModel, Piece
 
 MAX_NEW_TOKENS = 24
@@ -97,23 +97,25 @@ def _references(task: dict[str, Any]) -> tuple[Reference, Reference | None]:
     tokenizer = load_tokenizer(replace(config, adapter_name_or_path=tuple(task["adapters"])))
     prompts = [tuple(prompt["ids"]) for prompt in task["prompts"]]
     model = load_for_inference(config, task["adapters"], device)
-    scored = answer_and_score(model, tokenizer, prompts, tuple(task["stop_ids"]), MAX_NEW_TOKENS)
-    tuned = _reference(scored)
+    engine = HFEngine(model, tokenizer)
+    greedy = SamplingParams(max_new_tokens=MAX_NEW_TOKENS, do_sample=False, stop_ids=tuple(task["stop_ids"]))
+    answers = [engine.generate(prompt, greedy).token_ids for prompt in prompts]
+    tuned = _reference(model, prompts, answers)
     base = None
     if hasattr(model, "disable_adapter"):
         with model.disable_adapter():
-            base = _reference([replace(row, logits_TV=score(model, row.prompt_ids + row.answer_ids)) for row in scored])
-    del model, scored
-    gc.collect()
+            base = _reference(model, prompts, answers)
     return tuned, base
 
 
-def _reference(scored: Sequence[Scored]) -> Reference:
-    return Reference(
-        tuple(row.prompt_ids for row in scored),
-        tuple(row.answer_ids for row in scored),
-        tuple(row.logits_TV[len(row.prompt_ids) - 1 : -1].log_softmax(-1) for row in scored),
-    )
+@torch.inference_mode()
+def _reference(model: Any, prompts: Sequence[tuple[int, ...]], answers: Sequence[tuple[int, ...]]) -> Reference:
+    """A transformers model over prompts and answers, one pass each."""
+    rows = []
+    for prompt, answer in zip(prompts, answers, strict=True):
+        logits_TV = model(input_ids=torch.tensor([prompt + answer], device=model.device), use_cache=False).logits[0]
+        rows.append(logits_TV[len(prompt) - 1 : -1].float().cpu().log_softmax(-1))
+    return Reference(tuple(prompts), tuple(answers), tuple(rows))
 
 
 def _check_file(file: Path, task: dict[str, Any], tuned: Reference, base: Reference | None) -> dict[str, Any]:

@@ -28,14 +28,14 @@ class Answer:
         prompt_ids: what is answered; the repetition penalty looks at it.
         params: how to choose and when to end.
         room: tokens that the answer may have.
-        tokenizer: turns ids into text.
+        decoder: turns ids into text.
         grammars: compiles `params.grammar`.
 
     Raises: ConfigError when the grammar cannot be read.
     """
 
     def __init__(
-        self, prompt_ids: Sequence[int], params: SamplingParams, room: int, tokenizer: Any, grammars: Grammars
+        self, prompt_ids: Sequence[int], params: SamplingParams, room: int, decoder: Decoder, grammars: Grammars
     ) -> None:
         self.params = params
         self.token_ids: list[int] = []
@@ -45,7 +45,7 @@ class Answer:
         self._generator = torch.Generator().manual_seed(
             secrets.randbits(63) if params.seed is None else params.seed % (1 << 63)
         )
-        self._text = IncrementalDetokenizer(lambda ids: _decode(tokenizer, ids, params))
+        self._text = IncrementalDetokenizer(lambda ids: decoder.text(ids, params))
         self._stops = StopScanner(params.stop)
 
     def take(self, logits_V: Tensor) -> StreamPiece:
@@ -94,9 +94,29 @@ def _logprobs(logits_V: Tensor, token_id: int, num: int | None) -> tuple[float |
     return float(logprobs_V[token_id]), tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
 
 
-def _decode(tokenizer: Any, ids: Sequence[int], params: SamplingParams) -> str:
-    text = tokenizer.decode(
-        list(ids), skip_special_tokens=params.skip_special_tokens, clean_up_tokenization_spaces=False
-    )
-    assert isinstance(text, str)
-    return text
+class Decoder:
+    """Ids to text as a request wants it.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._special_ids: frozenset[int] | None = None
+
+    def text(self, ids: Sequence[int], params: SamplingParams) -> str:
+        """The text of tokens, without any cleaning-up of spaces."""
+        skips = params.skip_special_tokens
+        if skips and params.visible_ids:
+            hidden = self._special() - set(params.visible_ids)
+            ids, skips = [token_id for token_id in ids if token_id not in hidden], False
+        text = self._tokenizer.decode(list(ids), skip_special_tokens=skips, clean_up_tokenization_spaces=False)
+        return str(text)
+
+    def _special(self) -> frozenset[int]:
+        if self._special_ids is None:
+            added = self._tokenizer.added_tokens_decoder.items()
+            found = {token_id for token_id, token in added if token.special}
+            self._special_ids = frozenset(found | set(self._tokenizer.all_special_ids))
+        return self._special_ids

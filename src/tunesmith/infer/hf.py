@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
-from tunesmith.infer.answer import Answer
+from tunesmith.infer.answer import Answer, Decoder
 from tunesmith.infer.batch import last_row_only
 from tunesmith.infer.engine import EngineBase, Event, SamplingParams, StreamPiece, check_scored, num_new_tokens
 from tunesmith.infer.grammar import Grammars
@@ -34,7 +34,8 @@ class HFEngine(EngineBase):
     def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, models: Sequence[str] = ("model",)) -> None:
         self.model = model.eval()
         self.models = tuple(models)
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
+        self._decoder = Decoder(tokenizer)
         self._context_length = context_length(model.config)
         self._last_row_only = last_row_only(model)
         self._grammars = Grammars(tokenizer)
@@ -55,7 +56,7 @@ class HFEngine(EngineBase):
             ModelError: the prompt is empty or leaves no room for an answer; it is never cut.
         """
         room = num_new_tokens(len(prompt_ids), params, self._context_length)
-        answer = Answer(prompt_ids, params, room, self._tokenizer, self._grammars)
+        answer = Answer(prompt_ids, params, room, self._decoder, self._grammars)
         return self._tokens(list(prompt_ids), answer)
 
     def submit(

@@ -21,8 +21,11 @@ import jinja2.sandbox
 
 from tunesmith.errors import DataError, TemplateError
 from tunesmith.render.dialect import THOUGHTS_LEFT_OUT, AnswerText, RenderSettings
+from tunesmith.render.reader import AnswerShape, read_answer
 from tunesmith.render.reasoning import PLAIN, inline_reasoning, split_reasoning
-from tunesmith.types import Message
+from tunesmith.render.tools import recognise
+from tunesmith.render.tools.base import arguments_of, wrapped
+from tunesmith.types import Message, ToolCall, ToolSpec
 
 FIXED_DATE = datetime.date(2024, 7, 26)
 """What a template is told when it asks for the date: the default that Llama 3.1's template carries itself."""
@@ -101,16 +104,18 @@ class JinjaDialect:
         self.end_text, self.end_opens_next_turn = self._find_end(find_tokens)
         eos = self._special_tokens.get("eos_token", "")
         self.stop_texts = tuple(dict.fromkeys(text for text in (self.end_text, eos) if text))
-        self._before = self._literal_before_answer()
+        self.call_end_text = self.end_text
+        self.shape = self._answer_shape()
+        self.open_thinking = None if settings.enable_thinking is False else self.shape.thinking
 
-    def prompt_text(self, messages: Sequence[Message]) -> str:
+    def prompt_text(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> str:
         """See `Dialect.prompt_text`. Raises: DataError when the template refuses the conversation."""
-        return self._render(messages, generation=True)
+        return self._render(messages, tools, generation=True)
 
-    def answer_text(self, messages: Sequence[Message], answer: Message) -> AnswerText:
+    def answer_text(self, messages: Sequence[Message], answer: Message, tools: Sequence[ToolSpec] = ()) -> AnswerText:
         """See `Dialect.answer_text`: what the template adds to the prompt once the answer is known."""
-        prompt = self.prompt_text(messages)
-        whole = self._render([*messages, answer], generation=False)
+        prompt = self.prompt_text(messages, tools)
+        whole = self._render([*messages, answer], tools, generation=False)
         if not whole.startswith(prompt):
             return AnswerText(self._continue(prompt, answer) + self.end_text)
         rest = whole[len(prompt) :]
@@ -118,13 +123,9 @@ class JinjaDialect:
             return AnswerText(rest[: rest.index(self.end_text)] + self.end_text)
         return AnswerText(rest + self.end_text)
 
-    def parse(self, text: str) -> Message:
+    def parse(self, text: str, tools: Sequence[ToolSpec] = ()) -> Message:
         """See `Dialect.parse`."""
-        words = text.removeprefix(self._before)
-        if not self.thinking_texts:
-            return Message("assistant", words)
-        thought, words = split_reasoning(Message("assistant", words))
-        return Message("assistant", words, reasoning=thought or None)
+        return read_answer(self.shape, text, tools)
 
     def describe(self) -> Mapping[str, Any]:
         """See `Dialect.describe`."""
@@ -137,7 +138,7 @@ class JinjaDialect:
             "preserve_thinking": bool(self.thinking_texts) and self.settings.preserve_thinking,
         }
 
-    def _render(self, messages: Sequence[Message], *, generation: bool) -> str:
+    def _render(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = (), *, generation: bool) -> str:
         given = self.settings.default_system
         if given and not (messages and messages[0].role == "system"):
             messages = [Message("system", given), *messages]
@@ -149,7 +150,11 @@ class JinjaDialect:
         rows = [self._as_row(message) for message in messages]
         try:
             return self._template.render(
-                messages=rows, tools=None, documents=None, add_generation_prompt=generation, **variables
+                messages=rows,
+                tools=[wrapped(tool) for tool in tools] or None,
+                documents=None,
+                add_generation_prompt=generation,
+                **variables,
             )
         except jinja2.TemplateError as error:
             raise DataError(
@@ -177,8 +182,17 @@ class JinjaDialect:
     def _after_answer(self, messages: Sequence[Message]) -> str:
         return self._render(messages, generation=False).rpartition(_ANSWER.content)[2]
 
-    def _literal_before_answer(self) -> str:
+    def _answer_shape(self) -> AnswerShape:
         prompt = self._render([_QUESTION], generation=True)
+        opened = bool(self.thinking_texts) and prompt.rstrip().endswith(PLAIN.open.strip())
+        return AnswerShape(
+            self._literal_before_answer(prompt),
+            thinking=PLAIN if self.thinking_texts else None,
+            opened=opened,
+            tools=recognise(self.source),
+        )
+
+    def _literal_before_answer(self, prompt: str) -> str:
         whole = self._render([_QUESTION, _ANSWER], generation=False)
         before = whole[len(prompt) :].partition(_ANSWER.content)[0] if whole.startswith(prompt) else ""
         return before if before.isspace() else ""
@@ -192,11 +206,20 @@ class JinjaDialect:
 
     def _as_row(self, message: Message) -> dict[str, Any]:
         if message.reasoning and "reasoning_content" not in self.source:  # it would be lost without a word
-            return {"role": message.role, "content": inline_reasoning(message)}
-        row: dict[str, Any] = {"role": message.role, "content": message.content}
-        if message.reasoning is not None:
-            row["reasoning_content"] = message.reasoning
+            row: dict[str, Any] = {"role": message.role, "content": inline_reasoning(message)}
+        else:
+            row = {"role": message.role, "content": message.content}
+            if message.reasoning is not None:
+                row["reasoning_content"] = message.reasoning
+        if message.tool_calls:
+            row["tool_calls"] = [_call_row(call) for call in message.tool_calls]
         return row
+
+
+def _call_row(call: ToolCall) -> dict[str, Any]:
+    """A call in the envelope of the OpenAI API, its arguments as an object, as templates expect it."""
+    identifier = {"id": call.id} if call.id else {}
+    return {**identifier, "type": "function", "function": {"name": call.name, "arguments": arguments_of(call)}}
 
 
 def own_template_ids(

@@ -30,7 +30,7 @@ def stored(renderer: Renderer) -> dict[str, Any]:
 def test_the_same_renderer_keeps_its_contract() -> None:
     contract = stored(made())
     check_contract(contract, made())
-    assert len(contract["probes"]) == 6
+    assert len(contract["probes"]) == 9
     assert all(probe["prompt_ids"] for probe in contract["probes"])
 
 
