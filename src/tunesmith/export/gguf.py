@@ -19,13 +19,13 @@ from tunesmith.export.destination import PROOF_FILE
 from tunesmith.export.gguf_convert import conversion_tools, convert_model
 from tunesmith.export.gguf_prompts import make_gguf_task
 from tunesmith.export.gguf_quantize import K_TYPES, quantize_file
+from tunesmith.export.gguf_proof import WIDE
 from tunesmith.export.ollama import write_modelfile
 from tunesmith.infer.llamacpp_native import library
 from tunesmith.infer.locate import Located
 from tunesmith.model.value_head import VALUE_HEAD
 from tunesmith.render import Renderer
 
-_WIDE = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 _REPLACED = (".safetensors", ".safetensors.index.json")
 _REPLACED_NAMES = ("config.json", "generation_config.json")
 
@@ -51,7 +51,7 @@ def write_gguf(config: Config, located: Located, renderer: Renderer, part: Path,
         raise ExportError("a reward model cannot be written as GGUF", why="Its value head would be lost.")
     base = model_folder(config)
     name = Path(config.export_dir or "model").name
-    files = write_types(part, part, config.export_gguf_type, _WIDE[config.infer_dtype], name=name, base=base)
+    files = write_types(part, part, config.export_gguf_type, WIDE[config.infer_dtype], name=name, base=base)
     _say("proving: reloading the GGUF files in llama.cpp")
     task = make_gguf_task(config, located, renderer, files, compute_dtype=proof["compute_dtype"])
     measured = run_gguf_proof(task, part)

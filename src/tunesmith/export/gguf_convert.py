@@ -20,7 +20,7 @@ from typing import Any
 
 from tunesmith.errors import ExportError
 from tunesmith.export.gguf_pretokenizer import pre_tokenizer_name
-from tunesmith.export.gguf_sentencepiece import is_sentencepiece, write_sentencepiece
+from tunesmith.export.gguf_sentencepiece import adds_space, is_sentencepiece, write_sentencepiece
 from tunesmith.infer.llamacpp_native import EXTRA_HINT
 
 MODEL_SCRIPT, LORA_SCRIPT = "convert_hf_to_gguf.py", "convert_lora_to_gguf.py"
@@ -62,11 +62,8 @@ def convert_model(folder: Path, out: Path, dtype: str, *, name: str, base: Path 
     with tempfile.TemporaryDirectory(prefix="tunesmith-gguf-") as scratch:
         source = Path(scratch) / name
         _link(folder, source)
-        if is_sentencepiece(source) and not (source / _SENTENCEPIECE).exists():
-            if base is not None and (base / _SENTENCEPIECE).is_file():
-                (source / _SENTENCEPIECE).symlink_to((base / _SENTENCEPIECE).resolve())
-            else:
-                write_sentencepiece(source, source / _SENTENCEPIECE)
+        if is_sentencepiece(folder):
+            _complete_sentencepiece(source, folder, base)
         _run(MODEL_SCRIPT, folder, [str(source), "--outfile", str(out), "--outtype", dtype], Path(scratch))
 
 
@@ -116,6 +113,20 @@ def _link(folder: Path, source: Path) -> None:
     for path in folder.iterdir():
         if path.is_file() and path.suffix in (".json", ".safetensors", ".model", ".jinja", ".txt"):
             (source / path.name).symlink_to(path.resolve())
+
+
+def _complete_sentencepiece(source: Path, folder: Path, base: Path | None) -> None:
+    """Add tokenizer.model to `source`, and whether a space is put in front of texts, which else is taken for granted."""
+    if not (source / _SENTENCEPIECE).exists():
+        if base is not None and (base / _SENTENCEPIECE).is_file():
+            (source / _SENTENCEPIECE).symlink_to((base / _SENTENCEPIECE).resolve())
+        else:
+            write_sentencepiece(folder, source / _SENTENCEPIECE)
+    settings_file = source / "tokenizer_config.json"
+    settings = json.loads(settings_file.read_text(encoding="utf-8")) if settings_file.is_file() else {}
+    settings_file.unlink(missing_ok=True)  # a link: the folder's own file stays as it is
+    settings["add_prefix_space"] = adds_space(folder)
+    settings_file.write_text(json.dumps(settings), encoding="utf-8")
 
 
 def _run(script: str, tokenizer_folder: Path, arguments: Sequence[str], scratch: Path) -> None:

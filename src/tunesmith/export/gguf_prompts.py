@@ -62,6 +62,7 @@ def make_gguf_task(
     return {
         "config": {key: None if specs()[key].secret else value for key, value in config.__dict__.items()},
         "compute_dtype": compute_dtype,
+        "dtype": compute_dtype if config.infer_dtype == "auto" else config.infer_dtype,
         "adapters": list(located.adapters),
         "prompts": [_prompt(renderer, text) for text in GGUF_PROMPTS],
         "texts": [{"text": text, "ids": renderer.text_ids(text)} for text in texts],

@@ -29,16 +29,20 @@ from tunesmith.infer.llamacpp_native import NativeModel, Piece
 MAX_NEW_TOKENS = 24
 
 KL_LIMIT = {
-    "f32": 5e-3,
-    "f16": 2e-2,
-    "bf16": 5e-2,
+    "f32": 2e-5,
+    "f16": 5e-4,
+    "bf16": 1e-2,
     "q8_0": 5e-2,
     "q6_k": 0.1,
     "q5_k_m": 0.3,
     "q4_k_m": 1.0,
 }
 """Mean divergence (nats per token) above which a type's rounding is no explanation; several times what was measured
-on a 135M model, where rounding shows most (docs/export.md). f32 is not 0: llama.cpp keeps its cache in 16 bits."""
+on a 135M model, where rounding shows most (docs/export.md). f32 is not 0: llama.cpp keeps its cache in 16 bits. Where
+the merged weights were rounded more coarsely before (`infer_dtype`), the limit is that of their dtype."""
+
+WIDE = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
+"""The type that holds the weights of a dtype without loss."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,7 @@ def _check_file(file: Path, task: dict[str, Any], tuned: Reference, base: Refere
         "loss": _loss(tuned, logprobs),
         "tokens_per_second": sum(map(len, answers)) / seconds,
     }
-    limit = KL_LIMIT[task.get("type") or file.stem.removeprefix("model-")]
+    limit = max(KL_LIMIT[task.get("type") or file.stem.removeprefix("model-")], KL_LIMIT[WIDE[task["dtype"]]])
     return measured | {"kl_limit": limit, "problems": _verdicts(measured, limit, task)}
 
 

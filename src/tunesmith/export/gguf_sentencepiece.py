@@ -78,6 +78,11 @@ def _kind(text: str) -> int:
     return _BYTE_PIECE if _BYTE.fullmatch(text) else _NORMAL
 
 
+def adds_space(folder: Path) -> bool:
+    """Whether the tokenizer of `folder` puts a space in front of a text."""
+    return _adds_space(json.loads((folder / "tokenizer.json").read_text(encoding="utf-8")))
+
+
 def _adds_space(settings: dict[str, Any]) -> bool:
     """Whether a space is put in front of a text."""
     normalizer = settings.get("normalizer") or {}
