@@ -19,6 +19,7 @@ from tunesmith.config.resolve import Resolved
 from tunesmith.errors import ExportError
 from tunesmith.export.chat_template import ChatTemplateChoice, choose_chat_template
 from tunesmith.export.destination import check_destination, check_disk, refuse_idle_adapters, refuse_quantized
+from tunesmith.export.gguf import check_gguf_tools, gguf_table, write_gguf
 from tunesmith.export.proof import make_task, run_proof
 from tunesmith.export.report import proof_table
 from tunesmith.infer.locate import Located, locate
@@ -39,6 +40,8 @@ def export(resolved: Resolved) -> int:
     from tunesmith.model.load import model_options
 
     destination = check_destination(resolved.config)
+    if resolved.config.export_format == "gguf":
+        check_gguf_tools()
     located = locate(resolved)
     config = replace(resolved.config, model_name_or_path=located.model)
     base = _base_folder(config)
@@ -73,11 +76,15 @@ def _write_and_prove(
     _say("proving: reloading what was written in a fresh process")
     task = make_task(config, located, renderer, is_tied=is_tied, has_faithful_template=template.is_faithful)
     proof = run_proof(task, part)
+    if config.export_format == "gguf" and not proof["problems"]:
+        write_gguf(config, located, renderer, part, proof)
     open_permissions(part)
     is_proven = not proof["problems"]
     target = destination if is_proven else destination.with_name(destination.name + ".failed")
     put_in_place(part, target)
     print(proof_table(proof, target), flush=True)
+    if "gguf" in proof:
+        print(gguf_table(proof["gguf"]), flush=True)
     return 0 if is_proven else EXIT_NOT_PROVEN
 
 

@@ -122,8 +122,8 @@ class ModelOptions:
         "huggingface",
         en="Engine that generates text.",
         zh="生成文本所用的推理引擎。",
-        choices=("huggingface", "vllm", "sglang"),
-        older_values={"hf": "huggingface"},
+        choices=("huggingface", "llamacpp", "vllm", "sglang"),
+        older_values={"hf": "huggingface", "llama.cpp": "llamacpp"},
         verbs=("chat", "webchat", "api", "eval", "predict"),
     )
     infer_dtype: str = option(
