@@ -79,7 +79,12 @@ def _push_to_modelscope(config: Config, name: str, folder: Path, message: str) -
         visibility = "private" if config.export_hub_private else "public"
         api.create_repo(name, token=token, visibility=visibility, repo_type="model", exist_ok=True)
         api.upload_folder(
-            repo_id=name, folder_path=str(folder), commit_message=message, token=token, repo_type="model"
+            repo_id=name,
+            folder_path=str(folder),
+            commit_message=message,
+            token=token,
+            repo_type="model",
+            use_cache=False,  # or its client writes a file of its own into the proven folder
         )
     return f"https://modelscope.cn/models/{name}"
 

@@ -124,18 +124,36 @@ def share_of_effect(tuned: Sequence[Scored], folder: Sequence[Scored], base: Seq
     return along / length if length else 0.0
 
 
+@dataclass(frozen=True)
+class HeldOutLosses:
+    """The loss of each weighted token of the held-out rows, in nats (N), and the weights (N)."""
+
+    losses_N: torch.Tensor
+    weights_N: torch.Tensor
+
+    @property
+    def mean(self) -> float:
+        """Weighted mean in nats per token."""
+        return float((self.losses_N * self.weights_N).sum() / self.weights_N.sum())
+
+    def shift_error(self, before: HeldOutLosses) -> float:
+        """Standard error of the mean's shift against `before`, token by token: how far chance alone moves it."""
+        gap_N = (self.losses_N - before.losses_N).double()
+        return float(gap_N.std(unbiased=False)) / len(gap_N) ** 0.5
+
+
 @torch.inference_mode()
-def held_out_loss(model: Any, rows: Sequence[Mapping[str, Sequence[float]]]) -> float:
-    """Mean loss in nats over the weighted tokens of `rows` (`ids`, `weights` of equal length)."""
-    total = weight_sum = 0.0
+def held_out_losses(model: Any, rows: Sequence[Mapping[str, Sequence[float]]]) -> HeldOutLosses:
+    """The loss on `rows` (`ids`, `weights` of equal length), over the tokens whose weight is not 0."""
+    losses, weights = [], []
     for row in rows:
         ids = torch.tensor([row["ids"]], device=model.device, dtype=torch.long)
         weights_T = torch.tensor(row["weights"])[1:]
         logits_TV = model(input_ids=ids, use_cache=False).logits[0, :-1].float().cpu()
         losses_T = torch.nn.functional.cross_entropy(logits_TV, ids[0, 1:].cpu(), reduction="none")
-        total += float((losses_T * weights_T).sum())
-        weight_sum += float(weights_T.sum())
-    return total / weight_sum
+        losses.append(losses_T[weights_T != 0])
+        weights.append(weights_T[weights_T != 0])
+    return HeldOutLosses(torch.cat(losses), torch.cat(weights))
 
 
 def _max(values: torch.Tensor) -> float:

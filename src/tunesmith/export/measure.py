@@ -19,27 +19,33 @@ from tunesmith.config import Config
 from tunesmith.export.destination import BYTES_OF_DTYPE
 from tunesmith.export.logits import (
     Difference,
+    HeldOutLosses,
     Scored,
     answer_and_score,
     compare,
     greedy_answers,
-    held_out_loss,
+    held_out_losses,
     rescored,
     share_of_effect,
 )
 from tunesmith.export.weights import BaseTensors, PackedWeights, compare_packed, misplaced_weights, round_to_nearest
+from tunesmith.model.quantize_folder import QuantizedForm
 
 MAX_NEW_TOKENS = 16
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Mean loss on the held-out rows, in nats per token: before (tuned), after (folder), base alone, yardstick."""
+    """Mean loss on the held-out rows, in nats per token: before (tuned), after (folder), base alone, yardstick.
+
+    `yardstick_error` is the standard error of the yardstick's shift.
+    """
 
     before: float
     after: float
     base: float | None = None
     yardstick: float | None = None
+    yardstick_error: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,7 @@ def measure(config: Config, task: dict[str, Any], folder: Path, stored: str) -> 
     prompts, stops = [tuple(prompt["ids"]) for prompt in task["prompts"]], tuple(task["stop_ids"])
     tuned = load_for_inference(config, task["adapters"], device)
     reference = answer_and_score(tuned, tokenizer, prompts, stops, MAX_NEW_TOKENS)
-    before = held_out_loss(tuned, rows)
+    before = held_out_losses(tuned, rows)
     merged = merge_attached(tuned)
     del tuned
     merging = compare(reference, rescored(reference, merged))
@@ -98,12 +104,12 @@ def measure(config: Config, task: dict[str, Any], folder: Path, stored: str) -> 
     written = load_plain_model(folder, getattr(torch, stored if quantization else config.infer_dtype), device)
     packed = _packed(merged, written, base_tensors, quantization, stored) if quantization else None
     ours = rescored(reference, written)
-    after = held_out_loss(written, rows)
+    after = held_out_losses(written, rows).mean
     folder_answers = greedy_answers(written, tokenizer, prompts, folder_stops(folder) or stops, MAX_NEW_TOKENS)
     form_problems = _form_problems(written, folder, stored, task)
     del written
     gc.collect()
-    yardstick, rounded_loss = _yardstick(merged, reference, rows, quantization, stored) if quantization else (None, None)
+    yardstick, rounded = _yardstick(merged, reference, rows, quantization, stored) if quantization else (None, None)
     del merged
     gc.collect()
     effect, share, base_loss = _base_alone(config, task["adapters"], device, reference, ours, rows)
@@ -117,7 +123,7 @@ def measure(config: Config, task: dict[str, Any], folder: Path, stored: str) -> 
         effect=effect,
         yardstick=yardstick,
         share=share,
-        losses=Losses(before, after, base_loss, rounded_loss),
+        losses=_losses(before, after, base_loss, rounded),
         num_tensors=packed.num_compared if packed else num_tensors,
         misplaced=misplaced,
         of_base=of_base,
@@ -147,19 +153,24 @@ def _untouched(merged: Any, base: BaseTensors, names: Sequence[str]) -> list[str
 
 
 def _packed(merged: Any, written: Any, base: BaseTensors, quantization: dict[str, Any], stored: str) -> PackedWeights:
-    method, bits, group = (quantization[key] for key in ("method", "bits", "group_size"))
-    return compare_packed(merged, written, base, method, bits, group, stored)
+    return compare_packed(merged, written, base, QuantizedForm(**quantization), stored)
 
 
 def _yardstick(
     merged: Any, reference: Sequence[Scored], rows: Sequence[dict[str, Any]], quantization: dict[str, Any], stored: str
-) -> tuple[Difference, float]:
+) -> tuple[Difference, HeldOutLosses]:
     """What plain rounding does to answers and loss. The merged model is changed."""
     import torch
 
-    round_to_nearest(merged, quantization["bits"], quantization["group_size"])
+    round_to_nearest(merged, QuantizedForm(**quantization))
     merged.to(getattr(torch, stored))
-    return compare(reference, rescored(reference, merged)), held_out_loss(merged, rows)
+    return compare(reference, rescored(reference, merged)), held_out_losses(merged, rows)
+
+
+def _losses(before: HeldOutLosses, after: float, base: float | None, yardstick: HeldOutLosses | None) -> Losses:
+    if yardstick is None:
+        return Losses(before.mean, after, base)
+    return Losses(before.mean, after, base, yardstick.mean, yardstick.shift_error(before))
 
 
 def _base_alone(
@@ -175,7 +186,7 @@ def _base_alone(
         return None, None, None
     base = _untuned(config, adapters, device, reference)
     scored = rescored(reference, base)
-    return compare(reference, scored), share_of_effect(reference, ours, scored), held_out_loss(base, rows)
+    return compare(reference, scored), share_of_effect(reference, ours, scored), held_out_losses(base, rows).mean
 
 
 def _untuned(config: Config, adapters: Sequence[str], device: str, reference: Sequence[Scored]) -> Any:

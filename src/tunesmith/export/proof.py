@@ -53,7 +53,7 @@ def make_task(
 
     Args:
         chat_template: the Jinja text that belongs into the folder; None for none.
-        quantization: `method`, `bits` and `group_size` of a quantized export.
+        quantization: the fields of the `QuantizedForm` of a quantized export.
     """
     from tunesmith.render.contract import tokenizer_hash
 

@@ -16,12 +16,25 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
+from tunesmith.model.quantize_folder import QuantizedForm
+
 # Half a unit in the last place, relative: how far rounding to nearest can move a weight.
 HALF_ULP = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 # Times the root mean square error of uniform rounding. Symmetric integers are the uniform steps, and nf4 is better than
 # these on bell-shaped weights. GPTQ and AWQ move weights on purpose, so theirs are judged by what they answer.
 ROUNDING_FACTOR = 1.5
 NEAREST = ("bnb", "torchao")
+OUTLIER = 6.0
+"""Inputs from here on are multiplied in 16 bits by LLM.int8()."""
+_FP4 = (0.0, 1 / 192, 1 / 6, 1 / 4, 1 / 3, 1 / 2, 2 / 3, 1.0)
+LEVELS = {
+    # QLoRA (arXiv 2305.14314), appendix E: quantiles of a normal distribution
+    "nf4": (
+        -1.0, -0.6961928, -0.52507305, -0.3949175, -0.28444138, -0.18477343, -0.09105004, 0.0,
+        0.0795803, 0.1609302, 0.2461123, 0.33791524, 0.44070983, 0.562617, 0.72295684, 1.0,
+    ),
+    "fp4": (*(-level for level in reversed(_FP4[1:])), *_FP4),
+}  # fmt: skip
 
 
 def misplaced_weights(model: Any, files: Iterable[Path], dtype: str) -> tuple[int, list[str]]:
@@ -68,31 +81,31 @@ class PackedWeights:
     not_updated: list[str]
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference mode: torchao's tensors cannot be listed in it
 def compare_packed(
-    merged: nn.Module, written: nn.Module, base: BaseTensors, method: str, bits: int, group_size: int, dtype: str
+    merged: nn.Module, written: nn.Module, base: BaseTensors, form: QuantizedForm, dtype: str
 ) -> PackedWeights:
     """The matrices of a reloaded quantized model, unpacked, against the merged ones.
 
     Args:
-        group_size: weights that share a scale; 0 for a whole row.
         base: the tensors before the adapter, which tell its update from rounding.
     """
     from tunesmith.model.quantized_layers import packed_layers, unpacked_weight
 
     layers = dict(packed_layers(written))
     found = _Sums()
-    for name, layer in layers.items() if method in NEAREST else ():
+    for name, layer in layers.items() if form.method in NEAREST else ():
         expected = merged.get_submodule(name).weight.float().cpu()
         weight = unpacked_weight(layer).float().cpu()
-        found.add(f"{name}.weight", weight, expected, base.get(f"{name}.weight"), _rounding_rms(expected, bits, group_size))
+        rounding = _rounding_rms(expected, form.bits, form.group_size)
+        found.add(f"{name}.weight", weight, expected, base.get(f"{name}.weight"), rounding)
     wrong = [
         f"{name} ({error:.1f} times the rounding error)"
         for name, error in found.errors.items()
         if not error <= ROUNDING_FACTOR
     ]
     # AWQ folds scales into the norms in front of its layers, so none of its tensors is the merged one.
-    num_plain, misrounded = (0, []) if method == "awq" else _plain_tensors(merged, written, layers, dtype)
+    num_plain, misrounded = (0, []) if form.method == "awq" else _plain_tensors(merged, written, layers, dtype)
     share = found.along / found.length if found.length else None
     worst = max(found.errors.values(), default=None)
     return PackedWeights(len(found.errors) + num_plain, wrong + misrounded, worst, share, found.not_updated)
@@ -147,18 +160,39 @@ def _plain_tensors(merged: nn.Module, written: nn.Module, layers: dict[str, Any]
     return len(names), [name for name in names if not _is_rounded(given[name].cpu(), expected[name], dtype)]
 
 
-@torch.inference_mode()
-def round_to_nearest(model: Any, bits: int, group_size: int) -> None:
-    """Round every linear layer but the output head to `bits` in place: the plainest quantization there is.
+@torch.no_grad()
+def round_to_nearest(model: Any, form: QuantizedForm) -> None:
+    """Round every linear layer but the output head in place: the plainest quantization there is.
 
     What a quantized export may do to the answers is measured against it.
     """
     head = model.get_output_embeddings()
     for layer in model.modules():
         if isinstance(layer, nn.Linear) and layer is not head:
-            step = _steps(layer.weight.float(), bits, group_size)
-            rounded = (layer.weight.float().reshape(step.shape[0], -1) / step).round() * step
+            rounded = _rounded(layer.weight.float(), form.bits, form.group_size, form.levels)
             layer.weight.copy_(rounded.reshape(layer.weight.shape))
+            if form.rounds_inputs:
+                layer.register_forward_pre_hook(_round_inputs)
+
+
+def _round_inputs(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """Inputs (.., D) in 8 bits for each token, columns with outliers left out (LLM.int8(), arXiv 2208.07339)."""
+    x_BTD = inputs[0]
+    has_outlier_D = (x_BTD.abs() >= OUTLIER).reshape(-1, x_BTD.shape[-1]).any(0)
+    kept_BTD = torch.where(has_outlier_D, 0, x_BTD)
+    step_BT1 = kept_BTD.abs().amax(-1, keepdim=True).clamp_min(1e-12) / 127
+    return (torch.where(has_outlier_D, x_BTD, (kept_BTD / step_BT1).round() * step_BT1), *inputs[1:])
+
+
+def _rounded(weight: torch.Tensor, bits: int, group_size: int, levels: str) -> torch.Tensor:
+    step = _steps(weight, bits, group_size)
+    groups = weight.reshape(step.shape[0], -1)
+    if levels == "uniform":
+        return (groups / step).round() * step
+    book = torch.tensor(LEVELS[levels], device=weight.device)
+    largest = step * (2 ** (bits - 1) - 1)
+    between = (book[1:] + book[:-1]) / 2
+    return book[torch.bucketize(groups / largest, between)] * largest
 
 
 def _rounding_rms(weight: torch.Tensor, bits: int, group_size: int) -> float:

@@ -39,11 +39,17 @@ _PACKAGES = {
 
 @dataclass(frozen=True)
 class QuantizedForm:
-    """How weights are stored: the method, bits per weight, and weights that share a scale (0: a whole row)."""
+    """How weights are stored: the method, bits per weight, and weights that share a scale (0: a whole row).
+
+    `levels` are the values that a weight may take below its scale: evenly spaced, or a 4-bit number format.
+    `rounds_inputs`: the layers' inputs are rounded to 8 bits as well, token by token.
+    """
 
     method: str
     bits: int
     group_size: int
+    levels: str = "uniform"
+    rounds_inputs: bool = False
 
     @property
     def is_calibrated(self) -> bool:
@@ -62,8 +68,11 @@ def form_of(config: Config) -> QuantizedForm | None:
         return None
     if method in CALIBRATED:
         return QuantizedForm(method, bits, CALIBRATED_GROUP_SIZES[0])
-    group = {"torchao": TORCHAO_GROUP_SIZE, "bnb": BNB_GROUP_SIZE}[method]
-    return QuantizedForm(method, bits, group if bits == 4 else 0)
+    if bits == 8:
+        return QuantizedForm(method, bits, 0, rounds_inputs=method == "bnb")
+    if method == "torchao":
+        return QuantizedForm(method, bits, TORCHAO_GROUP_SIZE)
+    return QuantizedForm(method, bits, BNB_GROUP_SIZE, config.quantization_type)
 
 
 def check_quantizing(form: QuantizedForm) -> list[str]:
