@@ -52,7 +52,7 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "referencing": ("train/rewards/structured",),
     **dict.fromkeys(("galore_torch", "badam"), ("train/optimizers/",)),
     "huggingface_hub": ("model/", "data/", "export/hub"),
-    "modelscope": ("model/hubs", "model/download"),
+    "modelscope": ("model/hub",),
     "gptqmodel": ("model/quantize",),
     "fastapi": ("serve/",),
     "pydantic": ("serve/",),

@@ -20,7 +20,7 @@ ROWS_PER_SAMPLE = 20
 
 @dataclass(frozen=True)
 class Calibration:
-    """Token ids of the rows that were drawn, and out of how many, from where."""
+    """Token ids of the pieces that were drawn, and out of how many, from where; a long document makes several."""
 
     rows: list[list[int]]
     num_found: int
@@ -29,7 +29,7 @@ class Calibration:
     def describe(self) -> str:
         """One line for the terminal."""
         num_tokens = sum(len(row) for row in self.rows)
-        return f"calibrating on {len(self.rows)} of {self.num_found} rows of {self.source}, {num_tokens:,} tokens"
+        return f"calibrating on {len(self.rows)} of {self.num_found} pieces of {self.source}, {num_tokens:,} tokens"
 
 
 def calibration_rows(config: Config, renderer: Renderer, config_dir: Path) -> Calibration:
@@ -56,5 +56,6 @@ def calibration_rows(config: Config, renderer: Renderer, config_dir: Path) -> Ca
     rows = RowSet()
     make_intake(reading, renderer, Ledger()).take(dataset, rows, "train")
     store = rows.build().store
-    chosen = sorted(random.Random(config.seed).sample(range(len(store)), k=min(len(store), config.export_quantization_nsamples)))
+    count = min(len(store), config.export_quantization_nsamples)
+    chosen = sorted(random.Random(config.seed).sample(range(len(store)), k=count))
     return Calibration([[int(one) for one in store.example(index)[0]] for index in chosen], len(store), name)

@@ -36,7 +36,8 @@ class Difference:
         rms: root mean square of the logit differences.
         largest_logit: largest absolute logit of the first model: the scale of the other two.
         num_agreeing, num_answer_tokens: answer tokens of the first model that the second would choose too, of all.
-        logprob: mean absolute difference of the log-probability of the answer tokens, in nats; `largest_logprob` too.
+        logprob: mean absolute difference of the log-probability of the answer tokens, in nats; `logprob_error` is the
+            standard error of that mean, `largest_logprob` the largest difference.
         kl: mean of KL(first || second) over all positions, in nats.
     """
 
@@ -46,6 +47,7 @@ class Difference:
     num_agreeing: int
     num_answer_tokens: int
     logprob: float
+    logprob_error: float
     largest_logprob: float
     kl: float
 
@@ -90,7 +92,7 @@ def compare(reference: Sequence[Scored], others: Sequence[Scored]) -> Difference
     """Two models' logits over the same sequences."""
     largest = largest_logit = square_sum = kl_sum = 0.0
     num_values = num_positions = num_agreeing = 0
-    gaps: list[float] = []
+    gaps: list[torch.Tensor] = []
     for scored, other in zip(reference, others, strict=True):
         gap_TV = (other.logits_TV - scored.logits_TV).abs()
         largest = max(largest, _max(gap_TV))
@@ -104,10 +106,23 @@ def compare(reference: Sequence[Scored], others: Sequence[Scored]) -> Difference
         span = slice(len(scored.prompt_ids) - 1, -1)
         answer_N = torch.tensor(scored.answer_ids, dtype=torch.long)
         num_agreeing += int((other.logits_TV[span].argmax(-1) == answer_N).sum())
-        gaps += (ours_TV[span] - theirs_TV[span]).gather(-1, answer_N[:, None])[:, 0].abs().tolist()
-    rms = (square_sum / num_values) ** 0.5
-    mean, worst = (sum(gaps) / len(gaps), max(gaps)) if gaps else (0.0, 0.0)
-    return Difference(largest, rms, largest_logit, num_agreeing, len(gaps), mean, worst, kl_sum / num_positions)
+        gaps.append((ours_TV[span] - theirs_TV[span]).gather(-1, answer_N[:, None])[:, 0].abs().double())
+    return Difference(
+        largest,
+        (square_sum / num_values) ** 0.5,
+        largest_logit,
+        num_agreeing,
+        sum(len(one) for one in gaps),
+        *_spread(torch.cat(gaps)),
+        kl=kl_sum / num_positions,
+    )
+
+
+def _spread(gaps_N: torch.Tensor) -> tuple[float, float, float]:
+    """(mean, standard error of the mean, largest); zeros for no values."""
+    if not len(gaps_N):
+        return 0.0, 0.0, 0.0
+    return float(gaps_N.mean()), float(gaps_N.std(unbiased=False)) / len(gaps_N) ** 0.5, _max(gaps_N)
 
 
 def share_of_effect(tuned: Sequence[Scored], folder: Sequence[Scored], base: Sequence[Scored]) -> float:

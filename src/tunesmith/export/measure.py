@@ -162,8 +162,9 @@ def _yardstick(
     """What plain rounding does to answers and loss. The merged model is changed."""
     import torch
 
-    round_to_nearest(merged, QuantizedForm(**quantization))
-    merged.to(getattr(torch, stored))
+    dtype = getattr(torch, stored)
+    round_to_nearest(merged, QuantizedForm(**quantization), dtype)
+    merged.to(dtype)
     return compare(reference, rescored(reference, merged)), held_out_losses(merged, rows)
 
 

@@ -88,12 +88,12 @@ def quantized_bounds(yardstick: Difference, losses: Losses) -> dict[str, float]:
     """The largest values that the measurements of a quantized folder may take.
 
     Log-probabilities and loss may be off by 1.5 times, the divergence by 1.5 squared times what the yardstick is off by.
-    Chance comes on top, three standard errors of it: of the yardstick's shift of the loss, and of a count for tokens.
+    Chance comes on top, three standard errors of what the yardstick shows: the answers hold few tokens.
     """
     assert losses.yardstick is not None
     num_disagreeing = yardstick.num_answer_tokens - yardstick.num_agreeing
     return {
-        "logprob": SLACK * yardstick.logprob,
+        "logprob": SLACK * yardstick.logprob + 3 * yardstick.logprob_error,
         "kl": SLACK**2 * yardstick.kl,
         "loss_difference": SLACK * abs(losses.yardstick - losses.before) + 3 * losses.yardstick_error,
         "num_disagreeing": SLACK * num_disagreeing + 3 * (num_disagreeing + 1) ** 0.5,

@@ -161,15 +161,17 @@ def _plain_tensors(merged: nn.Module, written: nn.Module, layers: dict[str, Any]
 
 
 @torch.no_grad()
-def round_to_nearest(model: Any, form: QuantizedForm) -> None:
+def round_to_nearest(model: Any, form: QuantizedForm, dtype: torch.dtype) -> None:
     """Round every linear layer but the output head in place: the plainest quantization there is.
 
-    What a quantized export may do to the answers is measured against it.
+    What a quantized export may do to the answers is measured against it. `dtype` is that of the folder, in which torchao
+    stores its scales too; with 8 significant bits these are a quarter of an 8-bit step off for the largest weights.
     """
+    scale_dtype = dtype if form.method == "torchao" else torch.float32
     head = model.get_output_embeddings()
     for layer in model.modules():
         if isinstance(layer, nn.Linear) and layer is not head:
-            rounded = _rounded(layer.weight.float(), form.bits, form.group_size, form.levels)
+            rounded = _rounded(layer.weight.float(), form, scale_dtype)
             layer.weight.copy_(rounded.reshape(layer.weight.shape))
             if form.rounds_inputs:
                 layer.register_forward_pre_hook(_round_inputs)
@@ -184,13 +186,15 @@ def _round_inputs(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[t
     return (torch.where(has_outlier_D, x_BTD, (kept_BTD / step_BT1).round() * step_BT1), *inputs[1:])
 
 
-def _rounded(weight: torch.Tensor, bits: int, group_size: int, levels: str) -> torch.Tensor:
-    step = _steps(weight, bits, group_size)
+def _rounded(weight: torch.Tensor, form: QuantizedForm, scale_dtype: torch.dtype) -> torch.Tensor:
+    """The rounded weight, one group in each row."""
+    step = _steps(weight, form.bits, form.group_size).to(scale_dtype).float()
     groups = weight.reshape(step.shape[0], -1)
-    if levels == "uniform":
-        return (groups / step).round() * step
-    book = torch.tensor(LEVELS[levels], device=weight.device)
-    largest = step * (2 ** (bits - 1) - 1)
+    most = 2 ** (form.bits - 1) - 1
+    if form.levels == "uniform":
+        return (groups / step).round().clamp(-most - 1, most) * step
+    book = torch.tensor(LEVELS[form.levels], device=weight.device)
+    largest = step * most
     between = (book[1:] + book[:-1]) / 2
     return book[torch.bucketize(groups / largest, between)] * largest
 

@@ -12,50 +12,16 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tunesmith.errors import ModelError
-from tunesmith.model.hubs import REPOSITORY, import_modelscope, modelscope_token, network_errors
+from tunesmith.model.hub_sources import HuggingFaceSource, ModelScopeSource, Remote, RemoteFile
+from tunesmith.model.hubs import REPOSITORY, import_modelscope, network_errors
 from tunesmith.model.wholeness import DOWNLOAD, PICKLES, file_fault
 
 MODEL_FILES = ("*.safetensors", "*.json", "*.model", "*.jinja", "*.txt", "*.tiktoken", "*.md", "LICENSE*")
 _IGNORED = ("*.gitattributes", ".gitattributes")
-_PAGE_SIZE = 100
 _FREE_MARGIN_BYTES = 200 * 10**6
-
-
-@dataclass(frozen=True)
-class Remote:
-    """What is asked of a hub.
-
-    Attributes:
-        revision: branch, tag or commit; None: the hub's main branch.
-        include: patterns of file names; empty: what a model needs, or everything of a dataset.
-    """
-
-    name: str
-    hub: str = "huggingface"
-    revision: str | None = None
-    include: tuple[str, ...] = ()
-    is_dataset: bool = False
-    token: str | None = None
-
-
-@dataclass(frozen=True)
-class RemoteFile:
-    """One file on the hub, with the hashes that the hub has of it: sha256 of large files, git's id of small ones."""
-
-    name: str
-    size_bytes: int
-    sha256: str | None = None
-    git_sha1: str | None = None
-
-    def facts(self) -> dict[str, Any]:
-        """As it is recorded in download.json."""
-        found = {"size_bytes": self.size_bytes, "sha256": self.sha256, "git_sha1": self.git_sha1}
-        return {key: value for key, value in found.items() if value is not None}
 
 
 def download(
@@ -72,8 +38,8 @@ def download(
     """
     if not REPOSITORY.match(remote.name):
         raise ModelError(f"'{remote.name}' is no repository's name", fix="write OWNER/NAME, as the hub's page shows it")
-    source: _HuggingFace | _ModelScope = (
-        _ModelScope(remote) if remote.hub == "modelscope" else _HuggingFace(remote, cache_dir)
+    source: HuggingFaceSource | ModelScopeSource = (
+        ModelScopeSource(remote) if remote.hub == "modelscope" else HuggingFaceSource(remote, cache_dir)
     )
     with _clear_errors(remote):
         commit, listed = source.listing()
@@ -85,29 +51,12 @@ def download(
         say(f"note: {line}")
     say(f"{remote.name} ({remote.hub}, {commit[:12]}): {len(wanted)} files, {total_bytes / 1e9:.2f} GB")
     with _clear_errors(remote):
-        folder = source.fetch(commit, [file.name for file in wanted], to)
+        folder = source.fetch(commit, wanted, to)
     _verify(folder, wanted)
     if to is not None:
         _record(folder, remote, commit, wanted)
     say(f"verified: {len(wanted)} files, sizes and hashes as the hub records them")
     return folder
-
-
-def cached_folder(remote: Remote, cache_dir: str | None) -> Path | None:
-    """The folder of an earlier download in the hub client's cache, whole or not; None when there is none."""
-    if remote.hub == "modelscope":
-        return None  # its client looks there itself
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(
-            snapshot_download(
-                remote.name, revision=remote.revision, cache_dir=cache_dir, local_files_only=True, allow_patterns=["*.json"]
-            )
-        )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError):
-        return None
 
 
 def choose_files(remote: Remote, listed: Sequence[RemoteFile]) -> tuple[list[RemoteFile], list[str]]:
@@ -137,107 +86,6 @@ def choose_files(remote: Remote, listed: Sequence[RemoteFile]) -> tuple[list[Rem
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
-
-
-class _HuggingFace:
-    """The Hugging Face hub, or a mirror of it."""
-
-    def __init__(self, remote: Remote, cache_dir: str | None) -> None:
-        self._remote, self._cache_dir = remote, cache_dir
-        self._kind = "dataset" if remote.is_dataset else "model"
-
-    def listing(self) -> tuple[str, list[RemoteFile]]:
-        """(commit, files) of the revision."""
-        from huggingface_hub import HfApi
-
-        api = HfApi(token=self._remote.token)
-        info: Any = api.repo_info(
-            self._remote.name, repo_type=self._kind, revision=self._remote.revision, files_metadata=False
-        )
-        entries = api.list_repo_tree(self._remote.name, repo_type=self._kind, revision=info.sha, recursive=True)
-        files = [entry for entry in entries if hasattr(entry, "blob_id")]
-        return str(info.sha), [
-            RemoteFile(file.path, file.size, file.lfs.sha256 if file.lfs else None, None if file.lfs else file.blob_id)
-            for file in files
-        ]
-
-    def cache(self) -> Path:
-        """Where files go when no folder is named."""
-        from huggingface_hub import constants
-
-        return Path(self._cache_dir or constants.HF_HUB_CACHE)
-
-    def fetch(self, commit: str, names: list[str], to: Path | None) -> Path:
-        """Transfer what is not there yet."""
-        from huggingface_hub import snapshot_download
-
-        return Path(
-            snapshot_download(
-                self._remote.name,
-                repo_type=self._kind,
-                revision=commit,
-                local_dir=to,
-                cache_dir=self._cache_dir,
-                token=self._remote.token,
-                allow_patterns=[_literal(name) for name in names],
-            )
-        )
-
-
-class _ModelScope:
-    """The ModelScope hub, through its own client."""
-
-    def __init__(self, remote: Remote) -> None:
-        self._remote = remote
-        self._api_type, _ = import_modelscope()
-        self._token = modelscope_token(remote.token)
-
-    def listing(self) -> tuple[str, list[RemoteFile]]:
-        """(revision, files): ModelScope names the revision, and a sha256 for every file."""
-        named = self._remote.revision
-        revision = "master" if named in (None, "main") else str(named)
-        api = self._api_type(token=self._token)
-        if self._remote.is_dataset:
-            entries = self._dataset_entries(api, revision)
-        else:
-            entries = api.get_model_files(self._remote.name, revision=revision, recursive=True)
-        files = [entry for entry in entries if entry.get("Type") != "tree"]
-        return revision, [RemoteFile(file["Path"], int(file["Size"]), file.get("Sha256") or None) for file in files]
-
-    def _dataset_entries(self, api: Any, revision: str) -> list[dict[str, Any]]:
-        """All pages of a dataset's list of files."""
-        entries: list[dict[str, Any]] = []
-        while True:
-            number = len(entries) // _PAGE_SIZE + 1
-            page = api.get_dataset_files(
-                self._remote.name, revision=revision, recursive=True, page_number=number, page_size=_PAGE_SIZE
-            )
-            entries += page
-            if len(page) < _PAGE_SIZE:
-                return entries
-
-    def cache(self) -> Path:
-        """Where files go when no folder is named."""
-        return Path.home()
-
-    def fetch(self, commit: str, names: list[str], to: Path | None) -> Path:
-        """Transfer what is not there yet."""
-        from modelscope import snapshot_download
-
-        folder = snapshot_download(
-            self._remote.name,
-            revision=commit,
-            local_dir=None if to is None else str(to),
-            allow_patterns=[_literal(name) for name in names],
-            repo_type="dataset" if self._remote.is_dataset else "model",
-            token=self._token,
-        )
-        return Path(folder)
-
-
-def _literal(name: str) -> str:
-    """A file name as a pattern that matches it alone."""
-    return "".join(f"[{character}]" if character in "*?[" else character for character in name)
 
 
 def _check_room(place: Path, wanted: Sequence[RemoteFile], to: Path | None) -> None:

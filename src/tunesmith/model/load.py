@@ -17,8 +17,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from tunesmith.config import Config
 from tunesmith.config.tokens import new_tokens
 from tunesmith.errors import ModelError
-from tunesmith.model.download import Remote, cached_folder, download
+from tunesmith.model.download import download
 from tunesmith.model.gguf_base import gguf_file_of, gguf_note, unpacked
+from tunesmith.model.hub_sources import Remote, cached_folder
 from tunesmith.model.hubs import REPOSITORY, hub_of
 from tunesmith.model.kernels import choose_attention
 from tunesmith.model.moe import experts_per_token
