@@ -52,6 +52,12 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "add blocks that change nothing yet, to train them alone",
         "插入初始不起作用的新层，供单独训练（LLaMA Pro）",
     ),
+    "download": (
+        "tunesmith.cli.download:run",
+        "fetch a model or dataset from a hub, resumed and verified",
+        "从模型站下载模型或数据集，可续传并校验",
+    ),
+    "verify": ("tunesmith.cli.verify:run", "is a model or adapter folder whole?", "检查模型或适配器文件夹是否完整"),
     "config": (
         "tunesmith.cli.config:run",
         "show effective settings, the JSON schema, the reference",
@@ -74,10 +80,6 @@ PLANNED: dict[str, tuple[str, str]] = {
     "eval": (
         "set `val_size` or `eval_dataset` to get eval_loss while training",
         "请在训练时设置 `val_size` 或 `eval_dataset`",
-    ),
-    "download": (
-        "download the model with its hub's own tool and give its folder",
-        "请用模型站点自带的工具下载，再填写本地路径",
     ),
     "plan": ("start with a small `max_samples` and read the printed totals", "请先用较小的 `max_samples` 试跑"),
     "doctor": ("use `tunesmith env`", "请先用 `tunesmith env`"),

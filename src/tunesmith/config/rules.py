@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from tunesmith.config.cast import show
+from tunesmith.config.export_rules import EXPORT_NOTES, EXPORT_RULES
 from tunesmith.config.load import Loaded
 from tunesmith.config.optimizers import optimizer_options
 from tunesmith.config.quantization_rules import QUANTIZATION_NOTES, QUANTIZATION_RULES
@@ -257,6 +258,7 @@ RULES: tuple[Rule, ...] = (
     *METHOD_RULES,
     *REWARD_RULES,
     *QUANTIZATION_RULES,
+    *EXPORT_RULES,
     *PREFERENCE_RULES,
 )
 
@@ -311,6 +313,7 @@ NOTES: tuple[Note, ...] = (
     *METHOD_NOTES,
     *REWARD_NOTES,
     *QUANTIZATION_NOTES,
+    *EXPORT_NOTES,
     *PREFERENCE_NOTES,
 )
 

@@ -123,9 +123,7 @@ def quantize_rows(rows: np.ndarray, type_name: str) -> np.ndarray:
     row_length = rows.shape[-1]
     out = np.empty(gguf.quant_shape_to_byte_shape(rows.shape, kind), dtype=np.uint8)
     num_rows = rows.size // row_length
-    written = library().ggml_quantize_chunk(
-        int(kind), rows.ctypes.data, out.ctypes.data, 0, num_rows, row_length, None
-    )
+    written = library().ggml_quantize_chunk(int(kind), rows.ctypes.data, out.ctypes.data, 0, num_rows, row_length, None)
     assert written == out.nbytes, f"{type_name}: {written} bytes written, {out.nbytes} expected"
     return out
 

@@ -27,9 +27,7 @@ from tunesmith.types import Message
 MODELFILE = "Modelfile"
 
 
-def write_modelfile(
-    config: Config, renderer: Renderer, folder: Path, file: str, problems: list[str]
-) -> dict[str, Any]:
+def write_modelfile(config: Config, renderer: Renderer, folder: Path, file: str, problems: list[str]) -> dict[str, Any]:
     """Write `Modelfile` for `file` into `folder`; returns what was compared, for the proof.
 
     A template that cannot be said in Go's language is left out, with a comment in the file: Ollama then uses the chat
@@ -67,7 +65,9 @@ def modelfile(
     lines = [f"FROM ./{file}"]
     lines += [f'TEMPLATE """{template}"""'] if template else [f"# No TEMPLATE: {reason}."]
     if template and dialect and dialect.template.trims:
-        lines.insert(1, "# Whitespace around a turn's words is kept: Go has no function that strips it, as training did.")
+        lines.insert(
+            1, "# Whitespace around a turn's words is kept: Go has no function that strips it, as training did."
+        )
     system = str(dialect.describe()["default_system"] or "") if dialect and template else ""
     lines += [f'SYSTEM """{system}"""'] if system and '"""' not in system else []
     sampling = sampling_from_config(config, renderer.stop_ids)
