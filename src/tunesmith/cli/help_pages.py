@@ -172,12 +172,53 @@ PAGES: dict[str, Page] = {
             ("max_new_tokens", "longest answer where a request does not say it", "请求未指定时回答的最大 token 数"),
         ),
     ),
+    "predict": Page(
+        "predict FILE.yaml [key=value ...]",
+        (
+            "Answers every row of eval_dataset (else what val_size holds out, else dataset) and judges the answers. "
+            "Each is written at once to generated_predictions.jsonl; the same command goes on after a stop. Given a "
+            "training file it asks what that run has tuned. Metrics: predict_results.json.",
+            "对 eval_dataset（否则为 val_size 划出的部分，再否则为 dataset）逐行生成回答并评分。每条回答立即写入 "
+            "generated_predictions.jsonl，中断后再次运行同一命令会接着做。若给的是训练配置，则使用该次训练的结果。"
+            "指标写入 predict_results.json。",
+        ),
+        (
+            (
+                "predict examples/extras/nlg_eval/smollm2_lora_predict.yaml",
+                "answer the demo rows with the LoRA example",
+                "用 LoRA 示例的结果回答演示数据",
+            ),
+            (
+                "predict my_training.yaml eval_dataset=test.jsonl",
+                "what a run has tuned, on rows of a file",
+                "用某次训练的结果回答一个文件中的数据",
+            ),
+        ),
+        (
+            MODEL,
+            ADAPTER,
+            TEMPLATE,
+            (
+                "eval_dataset",
+                "names from dataset_info.json, or paths of files",
+                "dataset_info.json 中的名称，或数据文件路径",
+            ),
+            ("output_dir", "where answers and metrics go", "回答与指标的保存位置"),
+            ("max_samples", "only the first rows of every dataset", "每个数据集只取前若干行"),
+            ("do_sample", "false takes the likeliest token each time", "false 表示总取概率最大的词元"),
+            ("max_new_tokens", "longest answer, in tokens", "回答的最大 token 数"),
+            ("infer_backend", "huggingface, vllm or sglang", "推理引擎：huggingface、vllm 或 sglang"),
+            ("overwrite_output_dir", "replace predictions of something else", "替换文件夹中由其他设置生成的回答"),
+        ),
+    ),
     "export": Page(
         "export FILE.yaml [key=value ...]",
         (
-            "Merges adapters into the model, writes safetensors, then reloads them in a fresh process and compares "
-            "(proof.json). Exit code 1 when the files do not answer as the adapter did.",
-            "将适配器合并进模型并写成 safetensors，再在新进程中重新加载并比对（proof.json）；不一致时退出码非零。",
+            "Merges adapters into the model, writes safetensors (quantized, if asked), then reloads them in a fresh "
+            "process and compares (proof.json). Exit code 1 when the files do not answer as the adapter did; only what "
+            "is proven is uploaded.",
+            "将适配器合并进模型并写成 safetensors（可量化），再在新进程中重新加载并比对（proof.json）；不一致时退出码非零，"
+            "且只有通过验证的结果才会上传。",
         ),
         (
             (
@@ -194,7 +235,45 @@ PAGES: dict[str, Page] = {
             ("export_dir", "where the merged model goes", "合并后的模型保存位置"),
             ("export_size", "largest file, in GB", "单个文件的最大体积（GB）"),
             ("export_device", "cpu or auto", "合并所用设备：cpu 或 auto"),
+            ("export_quantization_bit", "4 or 8: a quantized export", "4 或 8：量化导出"),
+            ("export_quantization_method", "gptq, awq, torchao or bnb", "量化方法：gptq、awq、torchao 或 bnb"),
+            ("export_quantization_dataset", "rows that calibrate gptq and awq", "gptq 和 awq 的校准数据"),
+            ("export_hub_model_id", "OWNER/NAME to upload to, once proven", "验证后上传到的仓库（用户名/仓库名）"),
         ),
+    ),
+    "download": Page(
+        "download OWNER/NAME [--to DIR] [--source hf|modelscope] [--revision R] [--include PATTERN] [--dataset]",
+        (
+            "Fetches a model or dataset, goes on where an earlier try broke off, and checks sizes and hashes against "
+            "the hub's. HF_ENDPOINT names a mirror, HF_TOKEN opens gated repositories. Pickles are never fetched.",
+            "下载模型或数据集，支持断点续传，并按模型站记录的大小和哈希校验。可用 HF_ENDPOINT 指定镜像，"
+            "用 HF_TOKEN 访问需授权的仓库；绝不下载 pickle 文件。",
+        ),
+        (
+            (
+                "download HuggingFaceTB/SmolLM2-135M-Instruct --to models/SmolLM2-135M-Instruct",
+                "into a folder",
+                "下载到指定文件夹",
+            ),
+            ("download Qwen/Qwen3-0.6B --source modelscope --to models/Qwen3-0.6B", "from ModelScope", "从魔搭下载"),
+            ("download OWNER/ROWS --dataset --include '*.jsonl' --to data/rows", "a dataset", "下载数据集"),
+        ),
+        takes_settings=False,
+    ),
+    "verify": Page(
+        "verify FOLDER [--hashes]",
+        (
+            "Checks a model or adapter folder: LFS pointers, truncated files, missing shards, tensors that are empty or "
+            "in two files, tokenizer, chat template, stop tokens. With --hashes also the content, against proof.json "
+            "or download.json. Exit code 1 when something is wrong.",
+            "检查模型或适配器文件夹：LFS 指针、截断的文件、缺失的分片、空张量或重复张量、分词器、对话模板、停止符。"
+            "加 --hashes 还会按 proof.json 或 download.json 校验内容。有问题时退出码为 1。",
+        ),
+        (
+            ("verify models/SmolLM2-135M-Instruct", "headers, sizes, index: milliseconds", "只看文件头、大小和索引"),
+            ("verify saves/merged --hashes", "every byte of an export", "逐字节校验导出结果"),
+        ),
+        takes_settings=False,
     ),
     "expand": Page(
         "expand [FILE.yaml] [key=value ...]",

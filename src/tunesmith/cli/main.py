@@ -37,6 +37,11 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "将网页对话中的评价与修改转换为训练数据",
     ),
     "api": ("tunesmith.cli.api:run", "serve a model as an OpenAI API", "以 OpenAI 接口提供模型服务"),
+    "predict": (
+        "tunesmith.cli.predict:run",
+        "answer every row of a dataset, and judge the answers",
+        "对数据集逐行生成回答并评分",
+    ),
     "export": (
         "tunesmith.cli.export:run",
         "merge adapters into a model and prove the result",
@@ -47,6 +52,12 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "add blocks that change nothing yet, to train them alone",
         "插入初始不起作用的新层，供单独训练（LLaMA Pro）",
     ),
+    "download": (
+        "tunesmith.cli.download:run",
+        "fetch a model or dataset from a hub, resumed and verified",
+        "从模型站下载模型或数据集，可续传并校验",
+    ),
+    "verify": ("tunesmith.cli.verify:run", "is a model or adapter folder whole?", "检查模型或适配器文件夹是否完整"),
     "config": (
         "tunesmith.cli.config:run",
         "show effective settings, the JSON schema, the reference",
@@ -69,11 +80,6 @@ PLANNED: dict[str, tuple[str, str]] = {
     "eval": (
         "set `val_size` or `eval_dataset` to get eval_loss while training",
         "请在训练时设置 `val_size` 或 `eval_dataset`",
-    ),
-    "predict": ("pipe questions into `tunesmith chat`", "请将问题通过管道传给 `tunesmith chat`"),
-    "download": (
-        "download the model with its hub's own tool and give its folder",
-        "请用模型站点自带的工具下载，再填写本地路径",
     ),
     "plan": ("start with a small `max_samples` and read the printed totals", "请先用较小的 `max_samples` 试跑"),
     "doctor": ("use `tunesmith env`", "请先用 `tunesmith env`"),
