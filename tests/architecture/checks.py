@@ -47,6 +47,7 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "datasets": ("data/",),
     "yaml": ("config/", "runs/", "train/"),
     "rich": ("cli/", "serve/", "train/", "data/", "render/", "runs/"),
+    **dict.fromkeys(("jieba", "nltk", "rouge_chinese"), ("evaluate/text_metrics",)),
     "matplotlib": ("train/plots", "board/"),
     "gguf": ("model/gguf",),
     "jsonschema": ("train/rewards/structured",),
