@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from tunesmith.config.cast import show
+from tunesmith.config.export_rules import EXPORT_NOTES, EXPORT_RULES
 from tunesmith.config.load import Loaded
 from tunesmith.config.optimizers import optimizer_options
 from tunesmith.config.quantization_rules import QUANTIZATION_NOTES, QUANTIZATION_RULES
@@ -237,10 +238,27 @@ RULES: tuple[Rule, ...] = (
         "set export_dir to a new folder",
         ("export",),
     ),
+    Rule(
+        "a GGUF export has a type",
+        ("export_gguf_type",),
+        lambda c, g: c.export_format == "gguf" and not c.export_gguf_type,
+        "export_gguf_type is empty: no file would be written",
+        "set export_gguf_type: [q8_0], or leave it out",
+        ("export",),
+    ),
+    Rule(
+        "GGUF types belong to a GGUF export",
+        ("export_gguf_type", "export_format"),
+        lambda c, g: "export_gguf_type" in g and c.export_format != "gguf",
+        "export_gguf_type is set, but export_format is {export_format}",
+        "set export_format: gguf, or remove export_gguf_type",
+        ("export",),
+    ),
     *OPTIMIZER_RULES,
     *METHOD_RULES,
     *REWARD_RULES,
     *QUANTIZATION_RULES,
+    *EXPORT_RULES,
     *PREFERENCE_RULES,
 )
 
@@ -295,6 +313,7 @@ NOTES: tuple[Note, ...] = (
     *METHOD_NOTES,
     *REWARD_NOTES,
     *QUANTIZATION_NOTES,
+    *EXPORT_NOTES,
     *PREFERENCE_NOTES,
 )
 

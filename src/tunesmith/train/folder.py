@@ -28,11 +28,12 @@ from tunesmith.train.samplelog import SAMPLES_FILE
 from tunesmith.train.sinks import RUN_LOG, TRAINER_LOG
 from tunesmith.train.state import STATE_FILE
 
-RUN_FILE, CONTRACT_FILE = "run.yaml", "render_contract.json"
+RUN_FILE, CONTRACT_FILE, BASE_FILE = "run.yaml", "render_contract.json", "base.json"
 WEIGHT_FILES = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json")
 RUN_FILES = (
     RUN_FILE,
     CONTRACT_FILE,
+    BASE_FILE,
     TRAINER_LOG,
     RUN_LOG,
     STATE_FILE,

@@ -318,6 +318,8 @@ class Run:
         if self.runtime.is_main:
             run_folder.write_run_file(self.folder, self.resolved)
             run_folder.write_json(self.folder / run_folder.CONTRACT_FILE, self.renderer.contract())
+            base = {"base_weights": self.identity.must_match["base weights"]}
+            run_folder.write_json(self.folder / run_folder.BASE_FILE, base)
             self.prepared.ledger.write(self.folder)
 
     def _train(self) -> int:

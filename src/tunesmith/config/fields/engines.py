@@ -64,6 +64,27 @@ class EngineOptions:
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
+class LlamaCppOptions:
+    """llama.cpp, which answers from GGUF files."""
+
+    GROUP: ClassVar[Group] = Group("llamacpp", "llama.cpp", "llama.cpp", ("chat", "webchat", "api", "eval"))
+
+    llamacpp_maxlen: int = option(
+        4096,
+        en="Longest sequence of llama.cpp in tokens, prompt and answer; 0: all that the model was trained with.",
+        zh="llama.cpp 的最大序列长度（提示与回答合计的词元数）；0 表示模型训练时的全部长度。",
+        ge=0,
+    )
+    llamacpp_slots: int = option(
+        4,
+        en="Requests that llama.cpp computes at the same time; each takes memory for llamacpp_maxlen tokens.",
+        zh="llama.cpp 同时计算的请求数；每个请求占用 llamacpp_maxlen 个词元的缓存。",
+        gt=0,
+        le=64,
+    )
+
+
+@dataclass(frozen=True, init=False, repr=False, eq=False)
 class KTransformersOptions:
     """KTransformers: experts on the CPU."""
 
