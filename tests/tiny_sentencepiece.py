@@ -19,9 +19,7 @@ def tiny_sentencepiece(path: Path | str, vocab: int = 512):
     backend.normalizer = normalizers.Replace(" ", "▁")
     backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     byte_tokens = [f"<0x{value:02X}>" for value in range(256)]
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab, special_tokens=[*SPECIAL_TOKENS, *byte_tokens], show_progress=False
-    )
+    trainer = trainers.BpeTrainer(vocab_size=vocab, special_tokens=[*SPECIAL_TOKENS, *byte_tokens], show_progress=False)
     backend.train_from_iterator(_CORPUS, trainer)
     settings = json.loads(backend.to_str())
     settings["added_tokens"] = [token for token in settings["added_tokens"] if token["content"] in SPECIAL_TOKENS]

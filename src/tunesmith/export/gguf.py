@@ -18,8 +18,8 @@ from tunesmith.errors import ExportError
 from tunesmith.export.destination import PROOF_FILE
 from tunesmith.export.gguf_convert import conversion_tools, convert_model
 from tunesmith.export.gguf_prompts import make_gguf_task
-from tunesmith.export.gguf_quantize import K_TYPES, quantize_file
 from tunesmith.export.gguf_proof import WIDE
+from tunesmith.export.gguf_quantize import K_TYPES, quantize_file
 from tunesmith.export.ollama import write_modelfile
 from tunesmith.infer.llamacpp_native import library
 from tunesmith.infer.locate import Located

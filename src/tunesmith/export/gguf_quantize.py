@@ -118,14 +118,13 @@ def quantize_rows(rows: np.ndarray, type_name: str) -> np.ndarray:
     """Rows of float32 values, in any leading shape, as bytes of a ggml type, by llama.cpp's own kernel."""
     import gguf
 
-    assert rows.dtype == np.float32 and rows.flags.c_contiguous
+    assert rows.dtype == np.float32
+    assert rows.flags.c_contiguous
     kind = gguf.GGMLQuantizationType[type_name]
     row_length = rows.shape[-1]
     out = np.empty(gguf.quant_shape_to_byte_shape(rows.shape, kind), dtype=np.uint8)
     num_rows = rows.size // row_length
-    written = library().ggml_quantize_chunk(
-        int(kind), rows.ctypes.data, out.ctypes.data, 0, num_rows, row_length, None
-    )
+    written = library().ggml_quantize_chunk(int(kind), rows.ctypes.data, out.ctypes.data, 0, num_rows, row_length, None)
     assert written == out.nbytes, f"{type_name}: {written} bytes written, {out.nbytes} expected"
     return out
 

@@ -1,7 +1,7 @@
 """The engine on llama.cpp: requests share one forward pass per token, each keeps its own slot of the cache.
 
-llama.cpp brings the scores; what an answer becomes (sampling, seeds, stop texts, forms, log-probabilities) is decided by
-`answer.py`, as for the built-in engine, so settings mean the same on both. A slot remembers the tokens it holds: a
+llama.cpp brings the scores; what an answer becomes (sampling, seeds, stop texts, forms, log-probabilities) is decided
+by `answer.py`, as for the built-in engine, so settings mean the same on both. A slot remembers the tokens it holds: a
 request takes the free slot that shares the longest beginning with its prompt, so the next turn of a chat reads only
 what is new. Prompts are read in parts of `BATCH_TOKENS`, so a long one does not hold up the answers of others for
 long. Adapters act on a whole pass, so requests for different models of one engine take turns.

@@ -15,8 +15,8 @@ from tests.tiny_gguf import tiny_gguf
 
 from tunesmith.config.resolve import resolve
 from tunesmith.export.gguf import gguf_table
-from tunesmith.export.gguf_proof import _divergence, prove_files
 from tunesmith.export.gguf_prompts import GGUF_PROMPTS, NUM_PROMPTS, make_gguf_task
+from tunesmith.export.gguf_proof import _divergence, prove_files
 from tunesmith.infer.locate import locate
 from tunesmith.infer.session import open_renderer
 from tunesmith.model.adapters import merge_adapters

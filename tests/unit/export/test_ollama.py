@@ -67,7 +67,14 @@ def test_a_begin_token_is_written_once() -> None:
 
 @pytest.mark.parametrize(
     "template",
-    ["text", '{{- "a" -}} b', "{{- $x -}}", "{{- range .Tools -}}{{- end -}}", "{{- end -}}", "{{- if or 1 2 -}}{{- end -}}"],
+    [
+        "text",
+        '{{- "a" -}} b',
+        "{{- $x -}}",
+        "{{- range .Tools -}}{{- end -}}",
+        "{{- end -}}",
+        "{{- if or 1 2 -}}{{- end -}}",
+    ],
 )
 def test_the_evaluator_refuses_what_is_not_written_here(template: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - int() of an unknown word raises its own text
@@ -120,7 +127,7 @@ def test_a_template_that_would_prompt_differently_is_left_out(folder: Path, monk
     facts = write_modelfile(config, make_renderer(tiny_tokenizer(), "chatml"), folder, "model.gguf", [])
     text = (folder / "Modelfile").read_text()
     assert not facts["template"]
-    assert "TEMPLATE \"" not in text
+    assert 'TEMPLATE "' not in text
     assert "# No TEMPLATE: conversations it would write differently: one turn" in text
 
 
