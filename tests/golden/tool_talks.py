@@ -31,6 +31,8 @@ SEARCH = ToolSpec(
             "query": {"type": "string"},
             "tags": {"type": "array", "items": {"type": "string"}, "description": "tags"},
             "options": {"type": "object"},
+            "limit": {"type": "number"},
+            "exact": {"type": "boolean"},
         },
         "required": ["query"],
     },
@@ -120,6 +122,25 @@ def random_answers(seed: int, number: int, *, tricky: bool = True, many: bool = 
             arguments = {name: random_value(source, tricky=tricky) for name in names}
             calls.append(call(source.choice(TOOLS).name, **arguments))
         yield calling(*calls, words=source.choice(words))
+
+
+def typed_answers(seed: int, number: int, *, many: bool = True) -> Iterator[Message]:
+    """Answers that call a function with arguments of the types that its schema states, and texts that mark nothing."""
+    source = random.Random(seed)
+    for _ in range(number):
+        calls = []
+        for _ in range(source.choice((1, 2, 3)) if many else 1):
+            given = {
+                "query": "".join(source.choice(_LETTERS) for _ in range(source.randrange(20))),
+                "tags": [random_value(source, 2, tricky=False) for _ in range(source.randrange(3))],
+                "options": {f"k{index}": random_value(source, 1, tricky=False) for index in range(source.randrange(3))},
+                "limit": source.choice((0, -3, 2.5)),
+                "exact": source.choice((True, False)),
+                "other": "no schema 天",
+            }
+            names = source.sample(list(given), source.randrange(len(given)))
+            calls.append(call("search_notes", **{name: given[name] for name in names}))
+        yield calling(*calls, words=source.choice(("", "Let me look.", "好的。\n\n1 < 2")))
 
 
 def as_tool_rows(messages: tuple[Message, ...]) -> list[dict[str, Any]]:

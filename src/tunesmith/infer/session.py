@@ -56,10 +56,12 @@ def open_session(resolved: Resolved, say: Callable[[str], None] = lambda line: N
 
     located = locate(resolved)
     config = replace(resolved.config, model_name_or_path=located.model)
+    config, template_note = with_template_of_run(config, located)
     renderer = open_renderer(config, located)
     say(f"talking to: {located.describe()}")
     engine, base_notes = open_engine(config, located, renderer)
-    notes = (*located.notes, *base_notes, *_effect_notes(located), *renderer.notes)
+    template_notes = [template_note] if template_note else []
+    notes = (*located.notes, *base_notes, *_effect_notes(located), *template_notes, *renderer.notes)
     return Session(engine, renderer, config, located, notes)
 
 
@@ -71,7 +73,7 @@ def open_renderer(config: Config, located: Located) -> Renderer:
     from tunesmith.model.load import load_tokenizer, model_folder
 
     contract = _stored_contract(located)
-    config, note = _with_template_of_run(config, contract)
+    config, note = with_template_of_run(config, located)
     tokenizer = load_tokenizer(replace(config, adapter_name_or_path=located.adapters))
     renderer = load_renderer(config, tokenizer, read_model_config(model_folder(config)).get("model_type"))
     if not renderer.stop_ids:
@@ -92,9 +94,9 @@ def _stored_contract(located: Located) -> dict[str, Any] | None:
     return json.loads(file.read_text(encoding="utf-8")) if file is not None and file.is_file() else None
 
 
-def _with_template_of_run(config: Config, contract: dict[str, Any] | None) -> tuple[Config, str]:
+def with_template_of_run(config: Config, located: Located) -> tuple[Config, str]:
     """Where no template is named: the one that the run was trained with, and a note that says so."""
-    template = (contract or {}).get("template", {})
+    template = (_stored_contract(located) or {}).get("template", {})
     if config.template is not None or template.get("source") != "template":
         return config, ""
     name = str(template["name"])

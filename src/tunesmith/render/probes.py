@@ -7,6 +7,7 @@ special-token text, thoughts. `CONTRACT_PROBES` are stored with every run; all o
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -59,7 +60,7 @@ TOOL_PROBES: tuple[Probe, ...] = (
     ),
     Probe("words and a call", (_ASKED, Message("assistant", "Let me look.", tool_calls=(_CALL,))), (_TOOL,)),
 )
-"""Conversations with tools: those of the contract, and of `template check`."""
+"""Conversations with tools: stored with every run, and tried on the chat template of an exported model."""
 
 CONTRACT_PROBES: tuple[Probe, ...] = (
     _talk("one turn", "Who are you?", "I am an assistant."),
@@ -147,8 +148,15 @@ def as_rows(messages: Sequence[Message], *, thoughts_apart: bool = True) -> list
     """
     rows = []
     for message in messages:
-        row = {"role": message.role, "content": message.content if thoughts_apart else inline_reasoning(message)}
+        words = message.content if thoughts_apart else inline_reasoning(message)
+        row: dict[str, Any] = {"role": message.role, "content": words}
         if thoughts_apart and message.reasoning is not None:
             row["reasoning_content"] = message.reasoning
+        if message.tool_calls:
+            row["tool_calls"] = [_as_call(call) for call in message.tool_calls]
         rows.append(row)
     return rows
+
+
+def _as_call(call: ToolCall) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": call.name, "arguments": json.loads(call.arguments)}}

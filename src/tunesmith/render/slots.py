@@ -8,7 +8,6 @@ training sees the same prompts, because both come from `prompt_text`. Where the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import takewhile, zip_longest
 from typing import Any
 
@@ -17,7 +16,8 @@ from tunesmith.render.dialect import THOUGHTS_LEFT_OUT, AnswerText, RenderSettin
 from tunesmith.render.reader import AnswerShape, read_answer
 from tunesmith.render.reasoning import inline_reasoning, split_reasoning
 from tunesmith.render.template import Template
-from tunesmith.render.tools import ToolFormat, get_format
+from tunesmith.render.tools import get_format
+from tunesmith.render.tools.base import joined_system
 from tunesmith.types import Message, Role, ToolSpec
 
 
@@ -134,7 +134,7 @@ class SlotDialect:
         if form.place == "system_turn":
             return {0: self._slot(self.template.system, text)}, {}, messages
         if form.place in ("system_start", "system_end"):
-            return {}, {}, _with_system_text(messages, text, form)
+            return {}, {}, joined_system(messages, text, form)
         opening: dict[int, str] = {}
         if form.system_opening:
             opening = {0: form.system_opening}
@@ -237,12 +237,3 @@ class SlotDialect:
 
     def _fill(self, slot: str) -> str:
         return slot.replace("{bos}", self._bos).replace("{eos}", self._eos)
-
-
-def _with_system_text(messages: Sequence[Message], text: str, form: ToolFormat) -> Sequence[Message]:
-    """The messages with `text` in their system text, which is made where there is none."""
-    if not messages or messages[0].role != "system":
-        return [Message("system", text), *messages]
-    words = messages[0].content
-    parts = (text, words) if form.place == "system_start" else (words, text)
-    return [replace(messages[0], content=form.joint.join(parts)), *messages[1:]]

@@ -62,6 +62,8 @@ def test_types_without_a_gguf_export_and_an_export_without_types_are_refused() -
         resolve([*named, "export_gguf_type=q4_k_m"], verb="export")
     with pytest.raises(ConfigError, match="export_gguf_type"):
         resolve([*named, "export_format=gguf", "export_gguf_type=q3_k_m"], verb="export")
+    with pytest.raises(ConfigError, match="export_quantization_bit is 4"):
+        resolve([*named, "export_format=gguf", "export_quantization_bit=4"], verb="export")
     with pytest.raises(ConfigError, match="empty"):
         resolve([*named, "export_format=gguf", "export_gguf_type="], verb="export")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
 
@@ -15,6 +16,7 @@ from tunesmith.render.load import make_renderer
 from tunesmith.render.reader import AnswerReader, CallDelta, ContentDelta, Delta, ReasoningDelta, join_deltas
 from tunesmith.render.renderer import Renderer
 from tunesmith.render.slots import SlotDialect
+from tunesmith.render.tools import FORMATS
 from tunesmith.types import Message
 
 TEMPLATES = {
@@ -59,6 +61,44 @@ def test_what_is_written_of_a_call_is_read_back(template: str) -> None:
         assert renderer.parse(text, TOOLS) == answer, text
         num_read += 1
     assert num_read == 200
+
+
+def same(left: Message, right: Message) -> bool:
+    """Equal, but for the order of a call's arguments, which Gemma 4's format sorts."""
+    arguments = [[json.loads(call.arguments) for call in side.tool_calls] for side in (left, right)]
+    names = [[call.name for call in side.tool_calls] for side in (left, right)]
+    return left.content == right.content and arguments[0] == arguments[1] and names[0] == names[1]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_reads_what_it_writes(name: str) -> None:
+    renderer = made("chatml", tool_format=name)
+    num_read = 0
+    for answer in tool_talks.typed_answers(5, 150):
+        text = written(renderer, answer)
+        assert same(renderer.parse(text, TOOLS), answer), text
+        num_read += len(answer.tool_calls)
+    assert num_read >= 250
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_reads_pieces_as_it_reads_the_whole(name: str) -> None:
+    renderer = made("chatml", tool_format=name)
+    texts = [written(renderer, answer) for answer in tool_talks.typed_answers(9, 6)]
+    opened = [text[: len(text) * 2 // 3] for text in texts]
+    for text in (*texts, *opened, *(text + ", and so on\n" + text for text in opened)):
+        whole = renderer.parse(text, TOOLS)
+        for cut in range(0, len(text) + 1, 3):
+            assert join_deltas(in_pieces(renderer.reader(TOOLS), (text[:cut], text[cut:]))) == whole, (text, cut)
+        assert join_deltas(in_pieces(renderer.reader(TOOLS), text)) == whole
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_function_that_is_not_there_is_called_by_no_format(name: str) -> None:
+    renderer = made("chatml", tool_format=name)
+    text = written(renderer, calling(tool_talks.call("nobody", city="Oslo"), words="Hm."))
+    assert renderer.parse(text, TOOLS) == Message("assistant", text)
+    assert in_pieces(renderer.reader(TOOLS), text) != []
 
 
 @pytest.mark.parametrize("template", TEMPLATES)

@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from tunesmith.errors import DataError
 from tunesmith.render.tools.grammar import CallRules
-from tunesmith.types import ToolCall, ToolSpec
+from tunesmith.types import Message, ToolCall, ToolSpec
 
 Place = Literal["system_end", "system_start", "system_turn", "first_user", "last_user"]
 """Where the tools are told: at the end or the start of the system text, in a system turn of their own in front of all
@@ -198,6 +198,15 @@ def calls_of(value: Any, functions: Functions) -> tuple[ToolCall, ...]:
     """The calls that a JSON object or list of objects states; () when one of them is none."""
     calls = [call_of(item, functions) for item in (value if isinstance(value, list) else [value])]
     return tuple(call for call in calls if call is not None) if all(calls) else ()
+
+
+def joined_system(messages: Sequence[Message], text: str, form: ToolFormat) -> Sequence[Message]:
+    """The messages with `text`, which tells the tools, in their system text; that is made where there is none."""
+    if not messages or messages[0].role != "system":
+        return [Message("system", text), *messages]
+    words = messages[0].content
+    parts = (text, words) if form.place == "system_start" else (words, text)
+    return [replace(messages[0], content=form.joint.join(parts)), *messages[1:]]
 
 
 def skip_space(text: str, start: int) -> int:

@@ -29,7 +29,7 @@ from tunesmith.types import ToolCall, ToolSpec
 _WORDS_OF_PYTHON = {"True": True, "False": False, "None": None}
 
 
-class _Block(ToolFormat):
+class Block(ToolFormat):
     """Calls in a block between `opening` and `closing`."""
 
     opening: ClassVar[str]
@@ -58,7 +58,7 @@ class _Block(ToolFormat):
         """The calls in a block; () when it does not hold valid calls and nothing else."""
 
 
-class _FunctionTags(_Block):
+class _FunctionTags(Block):
     """A block with one function, in it one tag per argument."""
 
     inside = "<function="
@@ -81,7 +81,7 @@ class _FunctionTags(_Block):
         return value_text(value)
 
     def read_block(self, block: str, functions: Functions) -> tuple[ToolCall, ...]:
-        """See `_Block.read_block`."""
+        """See `Block.read_block`."""
         found = re.fullmatch(r"\s*<function=([^>\n]+)>\n?(.*?)</function>\s*", block, re.DOTALL)
         if found is None or found[1] not in functions:
             return ()
@@ -146,7 +146,7 @@ class SeedOss(_FunctionTags):
         )
 
 
-class MiniMax2(_Block):
+class MiniMax2(Block):
     """MiniMax-M2: one block with an `<invoke>` per call.
 
     The public tool leaves the tags around the block out and so cannot read its own calls; the vendor writes them.
@@ -176,7 +176,7 @@ class MiniMax2(_Block):
         return "\n".join((self.opening, *map(_invoke, calls), self.closing))
 
     def read_block(self, block: str, functions: Functions) -> tuple[ToolCall, ...]:
-        """See `_Block.read_block`."""
+        """See `Block.read_block`."""
         calls: list[ToolCall] = []
         pattern = re.compile(r'\s*<invoke name="([^"\n]+)">\n?(.*?)</invoke>(?=\s*(?:<invoke name=|\Z))', re.DOTALL)
         at = 0
@@ -193,7 +193,7 @@ class MiniMax2(_Block):
         return tuple(calls) if not block[at:].strip() else ()
 
 
-class Glm4Moe(_Block):
+class Glm4Moe(Block):
     """GLM-4.5 and later: name and pairs of `<arg_key>` and `<arg_value>` in `<tool_call>`."""
 
     name = "glm4_moe"
@@ -226,7 +226,7 @@ class Glm4Moe(_Block):
         return f"{self.opening}{call.name}\n{values}{self.closing}"
 
     def read_block(self, block: str, functions: Functions) -> tuple[ToolCall, ...]:
-        """See `_Block.read_block`."""
+        """See `Block.read_block`."""
         name, _, rest = block.lstrip().partition("\n")
         if name.strip() not in functions:
             return ()

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from tunesmith.errors import TemplateError, did_you_mean
 from tunesmith.render.tools.base import ToolFormat
+from tunesmith.render.tools.deepseek import DeepSeek
+from tunesmith.render.tools.gemma4 import Gemma4
 from tunesmith.render.tools.parameters import Glm4Moe, MiniMax2, Qwen35, SeedOss
 from tunesmith.render.tools.plain import Default
+from tunesmith.render.tools.python_calls import Lfm2
 from tunesmith.render.tools.tagged import Ling, MiniMax1, Qwen
 from tunesmith.render.tools.whole import Glm4, Llama3, Mistral
 
 _MADE: tuple[ToolFormat, ...] = (
-    Default(), Glm4Moe(), Qwen35(), SeedOss(), MiniMax2(), MiniMax1(), Mistral(), Qwen(), Ling(), Glm4(), Llama3(),
+    Default(), DeepSeek(), Gemma4(), Lfm2(), Glm4Moe(), Qwen35(), SeedOss(),
+    MiniMax2(), MiniMax1(), Mistral(), Qwen(), Ling(), Glm4(), Llama3(),
 )  # fmt: skip
 FORMATS: dict[str, ToolFormat] = {made.name: made for made in _MADE}
 """Every format. Their order is that in which `recognise` tries them: what could be taken for another comes first."""

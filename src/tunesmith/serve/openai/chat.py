@@ -22,7 +22,7 @@ from tunesmith.infer.engine import SamplingParams, StreamPiece
 from tunesmith.render import Renderer
 from tunesmith.render.reader import CallDelta, Delta, ReasoningDelta
 from tunesmith.serve.openai.answering import Answering, usage
-from tunesmith.serve.openai.errors import from_user_error, refused
+from tunesmith.serve.openai.errors import UNSUPPORTED, from_user_error, refused
 from tunesmith.serve.openai.logprobs import ChatLogprobs, ShownTokens
 from tunesmith.serve.openai.messages import to_messages
 from tunesmith.serve.openai.requests import ChatBody
@@ -65,10 +65,12 @@ def _ask(body: ChatBody, model: str, service: Service, run: Run) -> _Asked:
     renderer = service.renderer_of(_enable_thinking(body))
     shape = to_shape(body, renderer)
     params = held_to(_params(body, service), shape.grammar)
-    if renderer.visible_special_ids:  # markers of thoughts and calls, which the reader must see
-        params = replace(params, skip_special_tokens=False)
+    params = replace(params, visible_ids=renderer.visible_special_ids)  # what the reader must see
     try:
-        prompt_ids = renderer.prompt(to_messages(body.messages), shape.tools)
+        messages = to_messages(body.messages)
+        prompt_ids = renderer.prompt(messages, shape.tools)
+        if shape.tools and prompt_ids == renderer.prompt(messages):
+            raise refused("tools", f"template {renderer.template_name} shows no tools to the model", UNSUPPORTED)
     except UserError as error:
         raise from_user_error(error, "messages") from None
     except (RecursionError, UnicodeError):
@@ -121,7 +123,7 @@ class _Choice:
     def take(self, piece: StreamPiece) -> list[dict[str, Any]]:
         """The deltas that `piece` makes certain; log-probabilities gather in `entries`, the end in `finish_reason`."""
         if self._logprobs is not None:
-            self.entries += self._logprobs.entries(self._shown.add(piece))
+            self.entries += self._logprobs.entries(self._shown.add(piece), piece.finish_reason is not None)
         deltas = list(self._reader.feed(piece.text)) if piece.text else []
         if piece.finish_reason is not None:
             deltas += self._reader.finish()

@@ -39,7 +39,7 @@ def service_of(session: Session, settings: Settings) -> Service:
         config = replace(session.config, enable_thinking=enable_thinking)
         return load_renderer(config, renderer.tokenizer)
 
-    defaults = sampling_from_config(session.config, renderer.stop_ids)
+    defaults = sampling_from_config(session.config, renderer.stop_ids, renderer.visible_special_ids)
     return Service(session.engine, renderer, defaults, settings, renderer_for)
 
 
