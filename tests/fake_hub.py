@@ -126,7 +126,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._json({"error": "Invalid rev id"}, 404, {"X-Error-Code": "RevisionNotFound"})
         if action == "revision":
             siblings = [{"rfilename": path} for path in repo.files]
-            return self._json({"id": name, "sha": repo.commit, "siblings": siblings, "private": repo.private, "tags": []})
+            return self._json(
+                {"id": name, "sha": repo.commit, "siblings": siblings, "private": repo.private, "tags": []}
+            )
         if action == "tree":
             return self._json([_entry(path, content) for path, content in sorted(repo.files.items())])
         if action == "preupload":

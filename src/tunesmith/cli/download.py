@@ -9,7 +9,9 @@ from tunesmith.errors import ConfigError, did_you_mean
 
 _VALUES = ("--to", "--source", "--revision", "--include", "--cache_dir")
 _SOURCES = {"hf": "huggingface", "huggingface": "huggingface", "modelscope": "modelscope", "ms": "modelscope"}
-USAGE = "tunesmith download OWNER/NAME [--to DIR] [--source hf|modelscope] [--revision R] [--include PATTERN] [--dataset]"
+USAGE = (
+    "tunesmith download OWNER/NAME [--to DIR] [--source hf|modelscope] [--revision R] [--include PATTERN] [--dataset]"
+)
 
 
 @dataclass

@@ -101,7 +101,6 @@ class HuggingFaceSource:
             reference.write_text(commit, encoding="utf-8")
         return Path(folder)
 
-
     def _storage(self) -> Path:
         """Where the client's cache keeps the repository."""
         from huggingface_hub.file_download import repo_folder_name
@@ -199,7 +198,11 @@ def cached_folder(remote: Remote, cache_dir: str | None) -> Path | None:
     try:
         return Path(
             snapshot_download(
-                remote.name, revision=remote.revision, cache_dir=cache_dir, local_files_only=True, allow_patterns=["*.json"]
+                remote.name,
+                revision=remote.revision,
+                cache_dir=cache_dir,
+                local_files_only=True,
+                allow_patterns=["*.json"],
             )
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError):

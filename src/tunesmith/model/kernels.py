@@ -49,7 +49,9 @@ def choose_attention(
 
     Raises: ConfigError when `shift_attn` does not fit the model type.
     """
-    return _for_training(config, model_type) if for_training else _for_inference(config, model_type, torch.device(device))
+    return (
+        _for_training(config, model_type) if for_training else _for_inference(config, model_type, torch.device(device))
+    )
 
 
 def _for_training(config: Config, model_type: str) -> AttentionChoice:

@@ -23,7 +23,12 @@ def load_plain_model(folder: Path, dtype: torch.dtype, device: str = "cpu") -> A
     try:
         with quiet_transformers():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                str(folder), dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **packed
+                str(folder),
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                **packed,
             )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise ModelError(f"transformers cannot load {folder}", where=str(error).strip().split("\n")[0]) from error
@@ -43,4 +48,6 @@ def load_plain_tokenizer(folder: Path) -> Any:
         with quiet_transformers():
             return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        raise ModelError(f"transformers cannot load the tokenizer of {folder}", where=str(error).split("\n")[0]) from error
+        raise ModelError(
+            f"transformers cannot load the tokenizer of {folder}", where=str(error).split("\n")[0]
+        ) from error

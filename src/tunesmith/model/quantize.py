@@ -68,7 +68,9 @@ def check_base(config: Config, folder: Path, device: torch.device, *, for_traini
         return _check_stored(config, folder, name, for_training)
     if config.quantization_bit is None:
         return []
-    require_packages(((_PACKAGE[config.quantization_method], _EXTRA),), f"quantization_method: {config.quantization_method}")
+    require_packages(
+        ((_PACKAGE[config.quantization_method], _EXTRA),), f"quantization_method: {config.quantization_method}"
+    )
     return _notes_on_load(config, device)
 
 

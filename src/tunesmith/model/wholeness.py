@@ -21,7 +21,13 @@ from tunesmith.model.verify import INDEX, LFS_MAGIC, read_json_object, verify_sa
 ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PROOF, DOWNLOAD, MANIFEST = "proof.json", "download.json", "manifest.json"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
-TOKENIZER_FILES = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"), ("vocab.txt",), ("tekken.json",))
+TOKENIZER_FILES = (
+    ("tokenizer.json",),
+    ("tokenizer.model",),
+    ("vocab.json", "merges.txt"),
+    ("vocab.txt",),
+    ("tekken.json",),
+)
 _NUM_NAMED = 3
 _SPOT_BYTES, _NUM_SPOTS = 4096, 8
 
@@ -242,7 +248,9 @@ def recorded_files(folder: Path) -> dict[str, dict[str, Any]]:
     files: dict[str, dict[str, Any]] = {}
     for record in (MANIFEST, DOWNLOAD):
         files |= _json(folder / record).get("files") or {}
-    return files | {name: {"sha256": value} for name, value in (_json(folder / PROOF).get("files_sha256") or {}).items()}
+    return files | {
+        name: {"sha256": value} for name, value in (_json(folder / PROOF).get("files_sha256") or {}).items()
+    }
 
 
 def file_fault(path: Path, name: str, facts: Mapping[str, Any], hashes: bool) -> str:

@@ -8,7 +8,7 @@ import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -117,7 +117,9 @@ def test_one_wrong_scale_is_found(packed: tuple[Path, dict[str, Any]], tmp_path:
 def test_a_wrong_norm_is_found(packed: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     folder = Path(shutil.copytree(packed[0], tmp_path / "copy"))
     _change(folder, "model.norm.weight", lambda norm: norm * 1.02)
-    assert any("are not the merged ones: model.norm.weight" in problem for problem in prove(packed[1], folder)["problems"])
+    assert any(
+        "are not the merged ones: model.norm.weight" in problem for problem in prove(packed[1], folder)["problems"]
+    )
 
 
 def test_the_quantized_base_without_the_adapter_is_found(
@@ -198,7 +200,7 @@ def test_conversations_calibrate_in_the_models_template(parts: Path, tmp_path: P
 class StandIn:
     """gptqmodel's three calls, as its 7.7 documents them; writes what it was given, unquantized."""
 
-    asked: dict[str, Any] = {}
+    asked: ClassVar[dict[str, Any]] = {}
 
     @classmethod
     def load(cls, folder: str, settings: Any, **arguments: Any) -> StandIn:
@@ -252,7 +254,9 @@ def test_a_library_that_refuses_is_named(
     assert "too narrow" in caught.value.why
 
 
-def test_without_its_package_a_method_names_the_extra(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_its_package_a_method_names_the_extra(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "gptqmodel", None)
     arguments = ("export_quantization_bit=4", "export_quantization_dataset=x")
     with pytest.raises(ModelError) as caught:
@@ -269,7 +273,9 @@ def test_without_its_package_a_method_names_the_extra(parts: Path, tmp_path: Pat
         (("export_quantization_bit=3", "export_quantization_method=bnb"), "bnb has no 3 bits"),
     ],
 )
-def test_what_cannot_be_quantized_is_refused_with_the_settings(parts: Path, arguments: tuple[str, ...], what: str) -> None:
+def test_what_cannot_be_quantized_is_refused_with_the_settings(
+    parts: Path, arguments: tuple[str, ...], what: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
         resolved_for(parts, parts / "unused", *arguments)
     assert what in caught.value.what

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from tests.fake_hub import TOKEN, FakeHub, Repo
@@ -39,7 +40,9 @@ def hub(model_files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, tmp_path
     with FakeHub() as server:
         server.repos[NAME] = Repo(dict(model_files))
         monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}")
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        )
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
         monkeypatch.setattr("time.sleep", lambda seconds: None)
         monkeypatch.setattr("tunesmith.model.hub_sources.RESUMED_BYTES", 100_000)
@@ -85,7 +88,11 @@ def test_a_download_that_broke_off_goes_on_where_it_stopped(hub: FakeHub, tmp_pa
     hub.requests.clear()
     folder, _ = fetch(to)
     assert (folder / "model.safetensors").read_bytes() == weights
-    ranges = [headers.get("Range") for method, path, headers in hub.requests if path.endswith("model.safetensors") and method == "GET"]
+    ranges = [
+        headers.get("Range")
+        for method, path, headers in hub.requests
+        if path.endswith("model.safetensors") and method == "GET"
+    ]
     assert ranges == [f"bytes={len(weights) // 2 // CHUNK_BYTES * CHUNK_BYTES}-"]
     hub.requests.clear()
     fetch(to)
@@ -180,7 +187,7 @@ def test_a_file_name_with_brackets_is_no_pattern() -> None:
 class StandInApi:
     """ModelScope's client, as its package 1.40 documents it."""
 
-    files: dict[str, bytes] = {}
+    files: ClassVar[dict[str, bytes]] = {}
 
     def __init__(self, token: str | None = None) -> None:
         self.token = token
@@ -201,7 +208,7 @@ def test_modelscope_is_read_through_its_client(
 ) -> None:
     import types
 
-    asked: dict[str, object] = {}
+    asked: ClassVar[dict[str, object]] = {}
 
     def snapshot_download(name: str, **arguments: object) -> str:
         asked.update(arguments)
@@ -232,7 +239,9 @@ def test_modelscope_without_its_package_names_the_extra(monkeypatch: pytest.Monk
 
 
 def test_the_command_line_is_read() -> None:
-    given = read_arguments(["a/b", "--to", "d", "--include=*.json,*.txt", "--include", "x", "--dataset", "--source", "ms"])
+    given = read_arguments(
+        ["a/b", "--to", "d", "--include=*.json,*.txt", "--include", "x", "--dataset", "--source", "ms"]
+    )
     assert (given.name, given.include, given.is_dataset) == ("a/b", ["*.json", "*.txt", "x"], True)
     assert given.values == {"--to": "d", "--source": "ms"}
     for wrong in ([], ["a/b", "--too", "d"], ["a/b", "--to"], ["a/b", "c/d"], ["a/b", "--source", "elsewhere"]):
