@@ -36,6 +36,7 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "numpy": ("loss/", "data/", "model/", "train/", "infer/", "evaluate/", "export/", "doctor/"),
     "transformers": ("model/", "infer/hf", "render/jinja"),
     "peft": ("model/", "infer/hf"),
+    "llguidance": ("infer/grammar",),
     "hqq": ("model/quantize",),
     **dict.fromkeys(("bitsandbytes", "torchao"), ("model/quantize", "train/optimizers/")),
     "accelerate": ("train/runtime",),
@@ -47,7 +48,8 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "yaml": ("config/", "runs/", "train/", "export/hub"),
     "rich": ("cli/", "serve/", "train/", "data/", "render/", "runs/"),
     "matplotlib": ("train/plots", "board/"),
-    "gguf": ("model/gguf",),
+    "gguf": ("model/gguf", "export/gguf"),
+    "xllamacpp": ("infer/llamacpp",),
     "jsonschema": ("train/rewards/structured",),
     "referencing": ("train/rewards/structured",),
     **dict.fromkeys(("galore_torch", "badam"), ("train/optimizers/",)),
@@ -56,7 +58,8 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "gptqmodel": ("model/quantize",),
     "fastapi": ("serve/",),
     "pydantic": ("serve/",),
-    "uvicorn": ("serve/",),
+    **dict.fromkeys(("uvicorn", "starlette"), ("serve/openai/",)),
+    **dict.fromkeys(("httpx", "openai"), ("serve/conformance/",)),
     "gradio": ("board/", "serve/webchat"),
 }
 

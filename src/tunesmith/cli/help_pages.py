@@ -73,9 +73,9 @@ PAGES: dict[str, Page] = {
         "chat FILE.yaml [key=value ...]",
         (
             "Talks to the model of a YAML file. Given a training file it finds what that run has tuned. "
-            "Also reads questions from a pipe. In the chat: /system /set /save /clear /exit.",
+            "Also reads questions from a pipe. In the chat, /help lists the commands.",
             "与 YAML 所指模型对话；若给的是训练配置，会自动加载该次训练的结果。也可从管道读取问题。"
-            "对话中可用 /system /set /save /clear /exit。",
+            "对话中输入 /help 查看命令。",
         ),
         (
             ("chat my_training.yaml", "talk to what this file has trained", "与该配置训练出的模型对话"),
@@ -88,6 +88,127 @@ PAGES: dict[str, Page] = {
             ("temperature", "0.01 is nearly greedy, 1.0 follows the model's odds", "温度：越低越稳定，越高越多样"),
             ("top_p", "keep the likeliest tokens up to this probability", "核采样概率阈值"),
             ("max_new_tokens", "longest answer, in tokens", "回答的最大 token 数"),
+        ),
+    ),
+    "webchat": Page(
+        "webchat FILE.yaml [key=value ...]",
+        (
+            "Serves a page for talking to the model of a YAML file (a training file: what it has tuned), on this "
+            "machine only, at http://127.0.0.1:7860. GRADIO_SERVER_PORT chooses the port; GRADIO_SERVER_NAME another "
+            "address, which needs TUNESMITH_PASSWORD. Votes and edits are kept in the run folder.",
+            "在浏览器中与 YAML 所指模型对话（训练配置则加载其训练结果），默认仅本机可访问：http://127.0.0.1:7860。"
+            "端口用 GRADIO_SERVER_PORT 设置；用 GRADIO_SERVER_NAME 开放给其他机器时须设置 TUNESMITH_PASSWORD。"
+            "评价与修改保存在训练输出文件夹中。",
+        ),
+        (
+            ("webchat my_training.yaml", "talk to what this file has trained", "与该配置训练出的模型对话"),
+            (
+                "webchat --model_name_or_path DIR --adapter_name_or_path saves/a",
+                "a model with an adapter; compare both on the page",
+                "加载模型与适配器，可在页面上对比两者",
+            ),
+        ),
+        (MODEL, ADAPTER, TEMPLATE),
+    ),
+    "feedback": Page(
+        "feedback FILE.jsonl --as kto|dpo|sft --out FOLDER [--name NAME]",
+        (
+            "Turns the votes, edits and choices that the web chat has kept into rows to train on, adds them to the "
+            "dataset_info.json of FOLDER, and says what became of every record.",
+            "将网页对话保存的评价、修改与选择转换为训练数据，登记到 FOLDER 中的 dataset_info.json，"
+            "并说明每条记录的去向。",
+        ),
+        (
+            (
+                "feedback saves/a/webchat_feedback.jsonl --as kto --out data",
+                "thumbs up and down, for stage: kto",
+                "点赞与点踩，用于 stage: kto",
+            ),
+            (
+                "feedback saves/a/webchat_feedback.jsonl --as dpo --out data",
+                "pairs, for stage: dpo or rm",
+                "偏好数据，用于 stage: dpo 或 rm",
+            ),
+            (
+                "feedback saves/a/webchat_feedback.jsonl --as sft --out data",
+                "liked and rewritten answers, for stage: sft",
+                "被点赞或修改后的回答，用于 stage: sft",
+            ),
+        ),
+        takes_settings=False,
+    ),
+    "api": Page(
+        "api FILE.yaml [key=value ...] [--selfcheck] | api --selfcheck-url URL",
+        (
+            "Serves the model of a YAML file as an OpenAI API on 127.0.0.1:8000. Given a training file it finds what "
+            "that run has tuned. Environment: API_HOST, API_PORT, API_KEY, API_MODEL_NAME, MAX_CONCURRENT. "
+            "--selfcheck starts the server, checks every feature as clients use it, and prints a table.",
+            "把 YAML 所指模型作为 OpenAI 接口提供在 127.0.0.1:8000；若给的是训练配置，会自动加载该次训练的结果。"
+            "环境变量：API_HOST、API_PORT、API_KEY、API_MODEL_NAME、MAX_CONCURRENT，详见 docs/zh/api.md。"
+            "--selfcheck 会启动服务、逐项检查客户端用到的功能并打印结果表。",
+        ),
+        (
+            ("api my_training.yaml", "serve what this file has trained", "提供该配置训练出的模型"),
+            (
+                "api my_training.yaml --selfcheck",
+                "is every feature as clients expect it?",
+                "检查各项功能是否符合客户端预期",
+            ),
+            (
+                "api --selfcheck-url http://127.0.0.1:8000/v1 --report checks.xml",
+                "the same checks against any running server",
+                "对任意正在运行的服务做同样的检查",
+            ),
+        ),
+        (
+            MODEL,
+            ADAPTER,
+            TEMPLATE,
+            (
+                "temperature",
+                "where a request does not say it; so are top_p, top_k",
+                "请求未指定时的温度；top_p、top_k 同理",
+            ),
+            ("max_new_tokens", "longest answer where a request does not say it", "请求未指定时回答的最大 token 数"),
+        ),
+    ),
+    "predict": Page(
+        "predict FILE.yaml [key=value ...]",
+        (
+            "Answers every row of eval_dataset (else what val_size holds out, else dataset) and judges the answers. "
+            "Each is written at once to generated_predictions.jsonl; the same command goes on after a stop. Given a "
+            "training file it asks what that run has tuned. Metrics: predict_results.json.",
+            "对 eval_dataset（否则为 val_size 划出的部分，再否则为 dataset）逐行生成回答并评分。每条回答立即写入 "
+            "generated_predictions.jsonl，中断后再次运行同一命令会接着做。若给的是训练配置，则使用该次训练的结果。"
+            "指标写入 predict_results.json。",
+        ),
+        (
+            (
+                "predict examples/extras/nlg_eval/smollm2_lora_predict.yaml",
+                "answer the demo rows with the LoRA example",
+                "用 LoRA 示例的结果回答演示数据",
+            ),
+            (
+                "predict my_training.yaml eval_dataset=test.jsonl",
+                "what a run has tuned, on rows of a file",
+                "用某次训练的结果回答一个文件中的数据",
+            ),
+        ),
+        (
+            MODEL,
+            ADAPTER,
+            TEMPLATE,
+            (
+                "eval_dataset",
+                "names from dataset_info.json, or paths of files",
+                "dataset_info.json 中的名称，或数据文件路径",
+            ),
+            ("output_dir", "where answers and metrics go", "回答与指标的保存位置"),
+            ("max_samples", "only the first rows of every dataset", "每个数据集只取前若干行"),
+            ("do_sample", "false takes the likeliest token each time", "false 表示总取概率最大的词元"),
+            ("max_new_tokens", "longest answer, in tokens", "回答的最大 token 数"),
+            ("infer_backend", "huggingface, vllm or sglang", "推理引擎：huggingface、vllm 或 sglang"),
+            ("overwrite_output_dir", "replace predictions of something else", "替换文件夹中由其他设置生成的回答"),
         ),
     ),
     "export": Page(

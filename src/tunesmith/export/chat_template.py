@@ -8,13 +8,14 @@ trained with is written as Jinja and held to the same test.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tunesmith.export.jinja import jinja_of
+from tunesmith.export.jinja import jinja_of, writes_tools
 from tunesmith.model.quiet import quiet_transformers
 from tunesmith.render import Renderer
 from tunesmith.render.compare import compare_with_own
-from tunesmith.render.probes import probe_conversations
+from tunesmith.render.probes import TOOL_PROBES, Probe, probe_conversations
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,16 @@ class ChatTemplateChoice:
 def choose_chat_template(renderer: Renderer) -> ChatTemplateChoice:
     """Decide which template to write. The tokenizer of `renderer` is left as it was."""
     own = renderer.tokenizer.chat_template
-    own_difference = _difference(renderer, own, may_refuse=True)
+    made = jinja_of(renderer)
+    probes = [*probe_conversations(), *(TOOL_PROBES if made is None or writes_tools(renderer) else ())]
+    own_difference = _difference(renderer, own, probes, may_refuse=True)
     if own and not own_difference:
         return ChatTemplateChoice(own, True, "")
     reason = own_difference if own else "the model has none"
-    made = jinja_of(renderer)
-    if made and not _difference(renderer, made, may_refuse=False):
+    if made and not _difference(renderer, made, probes, may_refuse=False):
         note = f"chat template written from template {renderer.template_name} ({reason})"
+        if not writes_tools(renderer):
+            note += f", without tools, since their format ({renderer.tool_format}) cannot be written as Jinja"
         return ChatTemplateChoice(made, True, note)
     if own:
         note = f"the model's own chat template stays, but does not always give the prompts of training: {reason}"
@@ -49,10 +53,11 @@ def choose_chat_template(renderer: Renderer) -> ChatTemplateChoice:
     return ChatTemplateChoice(None, False, f"no chat template is written: {renderer.template_name} has no Jinja form")
 
 
-def _difference(renderer: Renderer, jinja: str | None, *, may_refuse: bool) -> str:
+def _difference(renderer: Renderer, jinja: str | None, probes: Sequence[Probe], *, may_refuse: bool) -> str:
     """The first probe that `jinja` renders differently, in words; empty when there is none.
 
     Args:
+        probes: the conversations to compare.
         may_refuse: many models' own templates refuse a system turn on purpose; one that is written here may not.
     """
     tokenizer = renderer.tokenizer
@@ -60,7 +65,7 @@ def _difference(renderer: Renderer, jinja: str | None, *, may_refuse: bool) -> s
     tokenizer.chat_template = jinja
     try:
         with quiet_transformers():  # the long probes exceed some models' context; nothing is computed on them
-            results = compare_with_own(renderer, probe_conversations()) if jinja else []
+            results = compare_with_own(renderer, probes) if jinja else []
     finally:
         tokenizer.chat_template = before
     for result in results:

@@ -24,6 +24,7 @@ from tunesmith.export.destination import (
     refuse_idle_adapters,
     refuse_quantized,
 )
+from tunesmith.export.gguf import check_gguf_tools, gguf_table, write_gguf
 from tunesmith.export.heldout import HeldOut, held_out_rows
 from tunesmith.export.hub import check_hub, push
 from tunesmith.export.proof import make_task, run_proof
@@ -73,6 +74,8 @@ def _plan(resolved: Resolved, destination: Path) -> _Job:
     """Check everything that can be refused, tell what was decided, and read the rows that are needed."""
     from tunesmith.model.load import model_options
 
+    if resolved.config.export_format == "gguf":
+        check_gguf_tools()
     located = locate(resolved)
     config = replace(resolved.config, model_name_or_path=located.model)
     base = _base_folder(config)
@@ -117,11 +120,15 @@ def _write_and_prove(job: _Job, part: Path, destination: Path) -> int:
         quantization=asdict(form) if form else None,
     )
     proof = run_proof(task, part)
+    if config.export_format == "gguf" and not proof["problems"]:
+        write_gguf(config, job.located, job.renderer, part, proof)
     open_permissions(part)
     is_proven = not proof["problems"]
     target = destination if is_proven else destination.with_name(destination.name + ".failed")
     put_in_place(part, target)
     print(proof_table(proof, target), flush=True)
+    if "gguf" in proof:
+        print(gguf_table(proof["gguf"]), flush=True)
     if not is_proven:
         return EXIT_NOT_PROVEN
     if config.export_hub_model_id:

@@ -40,6 +40,8 @@ class SamplingParams:
 
     `max_new_tokens` 0 means: up to `max_length` tokens, prompt included. `top_k` 0 and `top_p` 1 switch those filters
     off. `seed` None draws a new one each time. Answers are greedy when `do_sample` is false or `temperature` is 0.
+    `visible_ids`: special tokens that stay in the text even when `skip_special_tokens` leaves the others out: markers
+    of thoughts and tool calls, which the renderer names (`Renderer.visible_special_ids`).
 
     `presence_penalty` and `frequency_penalty` are OpenAI's: subtracted from the score of each token that the answer
     (not the prompt) holds already, once and once per occurrence. `logit_bias`: (token id, what is added to its score).
@@ -58,6 +60,7 @@ class SamplingParams:
     seed: int | None = None
     stop_ids: tuple[int, ...] = ()
     skip_special_tokens: bool = True
+    visible_ids: tuple[int, ...] = ()
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     logit_bias: tuple[tuple[int, float], ...] = ()
@@ -85,8 +88,8 @@ class SamplingParams:
         return not self.do_sample or self.temperature == 0
 
 
-def sampling_from_config(config: Config, stop_ids: Sequence[int]) -> SamplingParams:
-    """The sampling settings of a configuration, with the renderer's stop tokens."""
+def sampling_from_config(config: Config, stop_ids: Sequence[int], visible_ids: Sequence[int] = ()) -> SamplingParams:
+    """The sampling settings of a configuration, with the renderer's stop tokens and those that stay visible."""
     return SamplingParams(
         max_new_tokens=config.max_new_tokens,
         max_length=config.max_length,
@@ -98,6 +101,7 @@ def sampling_from_config(config: Config, stop_ids: Sequence[int]) -> SamplingPar
         seed=config.seed,
         stop_ids=tuple(stop_ids),
         skip_special_tokens=config.skip_special_tokens,
+        visible_ids=tuple(visible_ids),
     )
 
 
@@ -119,6 +123,14 @@ def num_new_tokens(num_prompt_tokens: int, params: SamplingParams, context_lengt
             fix="Shorten the message, or start a new conversation (/clear in the terminal chat).",
         )
     return min(params.max_new_tokens, room) if params.max_new_tokens else room
+
+
+def check_scored(num_tokens: int, num_prompt_tokens: int, context_length: int) -> None:
+    """Raises: ModelError when such a sequence cannot be scored (`Engine.score`)."""
+    if not 0 < num_prompt_tokens <= num_tokens:
+        raise ModelError("there is nothing before the first token that is to be scored, so it has no probability")
+    if num_tokens > context_length:
+        raise ModelError(f"{num_tokens} tokens do not fit the model's context, {context_length} tokens")
 
 
 @dataclass(frozen=True, slots=True)

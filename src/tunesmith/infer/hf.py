@@ -1,80 +1,103 @@
-"""The engine on transformers models: a plain token loop over the model's key/value cache, one request at a time.
+"""The simplest engine on transformers models: a plain token loop over the model's key/value cache, one answer at once.
 
-Own loop rather than `model.generate`: it must stop exactly at the renderer's stop tokens whatever the model's
-generation settings say, stream without a second thread, and end at once when the reader closes the stream.
+It serves models whose attention cannot be given ragged rows (`model/ragged.py` says which), and checks, which want
+nothing between them and the model. Own loop rather than `model.generate`: it must stop exactly at the renderer's stop
+tokens whatever the model's generation settings say, and end at once when the reader closes the stream.
 Cost: one forward pass per token; on 2 CPU cores a 135M model in bf16 gives 15 to 30 tokens per second.
 """
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Generator, Sequence
+import threading
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 import torch
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
+from tunesmith.infer.answer import Answer, Decoder
 from tunesmith.infer.batch import last_row_only
-from tunesmith.infer.engine import Completion, SamplingParams, StreamPiece, collect, num_new_tokens
-from tunesmith.infer.sampling import choose_token
-from tunesmith.infer.stream import IncrementalDetokenizer
+from tunesmith.infer.engine import EngineBase, Event, SamplingParams, StreamPiece, check_scored, num_new_tokens
+from tunesmith.infer.grammar import Grammars
 from tunesmith.model.rope import context_length
 
 
-class HFEngine:
+class HFEngine(EngineBase):
     """Generates with a transformers model (with or without PEFT adapters attached), already on its device.
 
     Args:
         model: a causal language model; it is put into evaluation mode.
         tokenizer: turns answer ids into text; prompts come as ids.
+        models: the name under which it answers.
     """
 
-    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, models: Sequence[str] = ("model",)) -> None:
         self.model = model.eval()
-        self._tokenizer = tokenizer
+        self.models = tuple(models)
+        self.tokenizer = tokenizer
+        self._decoder = Decoder(tokenizer)
         self._context_length = context_length(model.config)
         self._last_row_only = last_row_only(model)
+        self._grammars = Grammars(tokenizer)
+        self._turn = threading.Lock()
+        self._num_waiting = self._num_running = 0
 
     @property
     def context_length(self) -> int:
         """Tokens that fit, prompt and answer together."""
         return self._context_length
 
-    def generate(self, prompt_ids: Sequence[int], params: SamplingParams) -> Completion:
-        """The whole answer at once. Raises: ModelError when the prompt fills the context."""
-        return collect(self.stream(prompt_ids, params), len(prompt_ids))
-
-    def stream(self, prompt_ids: Sequence[int], params: SamplingParams) -> Generator[StreamPiece, None, None]:
-        """Yield the answer token by token; closing the generator ends the work.
+    def stream(
+        self, prompt_ids: Sequence[int], params: SamplingParams, model: str | None = None
+    ) -> Generator[StreamPiece, None, None]:
+        """Yield the answer token by token, in the caller's thread; closing the generator ends the work.
 
         Raises:
             ModelError: the prompt is empty or leaves no room for an answer; it is never cut.
         """
-        num_new = num_new_tokens(len(prompt_ids), params, self._context_length)
-        return self._tokens(list(prompt_ids), params, num_new)
+        room = num_new_tokens(len(prompt_ids), params, self._context_length)
+        answer = Answer(prompt_ids, params, room, self._decoder, self._grammars)
+        return self._tokens(list(prompt_ids), answer)
 
-    def _tokens(
-        self, prompt_ids: list[int], params: SamplingParams, num_new: int
-    ) -> Generator[StreamPiece, None, None]:
+    def submit(
+        self,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        deliver: Callable[[Event], None],
+        model: str | None = None,
+    ) -> _Ticket:
+        """See `Engine.submit`: a thread of its own, which waits for its turn."""
+        ticket = _Ticket()
+        pieces = self.stream(prompt_ids, params, model)
+        threading.Thread(target=self._work, args=(pieces, deliver, ticket), daemon=True).start()
+        return ticket
+
+    def _work(
+        self, pieces: Generator[StreamPiece, None, None], deliver: Callable[[Event], None], ticket: _Ticket
+    ) -> None:
+        self._num_waiting += 1
+        with self._turn:
+            self._num_waiting, self._num_running = self._num_waiting - 1, 1
+            try:
+                while not ticket.cancelled.is_set() and (piece := next(pieces, None)) is not None:
+                    deliver(piece)
+            except (RuntimeError, ValueError, AssertionError) as error:
+                deliver(error)
+            finally:
+                pieces.close()
+                self._num_running = 0
+
+    def _tokens(self, prompt_ids: list[int], answer: Answer) -> Generator[StreamPiece, None, None]:
         device = self.model.device
-        generator = torch.Generator().manual_seed(secrets.randbits(63) if params.seed is None else params.seed)
-        detokenizer = IncrementalDetokenizer(lambda ids: self._decode(ids, params.skip_special_tokens))
         cache = DynamicCache(config=self.model.config)
-        seen_ids = torch.tensor(prompt_ids, device=device)
-        input_ids = seen_ids
-        for count in range(1, num_new + 1):
-            logits_V = self._next_logits(input_ids, cache)
-            token_id = choose_token(logits_V, seen_ids, params, generator)
-            if token_id in params.stop_ids:
-                yield StreamPiece(detokenizer.flush(), token_id, "stop")
+        input_ids = prompt_ids
+        while True:
+            logits_V = self._next_logits(torch.tensor(input_ids, device=device), cache)
+            piece = answer.take(logits_V)
+            yield piece
+            if piece.finish_reason is not None:
                 return
-            text = detokenizer.add(token_id)
-            if count == num_new:
-                yield StreamPiece(text + detokenizer.flush(), token_id, "length")
-                return
-            yield StreamPiece(text, token_id)
-            input_ids = torch.tensor([token_id], device=device)
-            seen_ids = torch.cat([seen_ids, input_ids])
+            input_ids = [piece.token_id]
 
     # Not around the loop in `_tokens`: a generator that yields inside would leave the caller in this mode.
     @torch.inference_mode()
@@ -85,9 +108,31 @@ class HFEngine:
         )
         return output.logits[0, -1]
 
-    def _decode(self, ids: Sequence[int], skip_special_tokens: bool) -> str:
-        text = self._tokenizer.decode(
-            list(ids), skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False
-        )
-        assert isinstance(text, str)
-        return text
+    @torch.inference_mode()
+    def score(self, ids: Sequence[int], num_prompt_tokens: int, model: str | None = None) -> list[float]:
+        """See `Engine.score`: one pass over all tokens."""
+        check_scored(len(ids), num_prompt_tokens, self._context_length)
+        ids_T = torch.tensor(ids, device=self.model.device)
+        with self._turn:
+            logits_TV = self.model(input_ids=ids_T[None], return_dict=True).logits[0, num_prompt_tokens - 1 : -1]
+        logprobs_NV = logits_TV.float().log_softmax(-1)
+        scored: list[float] = logprobs_NV.gather(-1, ids_T[num_prompt_tokens:, None])[:, 0].tolist()
+        return scored
+
+    def figures(self) -> Mapping[str, float]:
+        """See `Engine.figures`."""
+        return {"running": self._num_running, "waiting": self._num_waiting}
+
+    def close(self) -> None:
+        """See `Engine.close`: waits for the pass that is under way. The model belongs to the caller."""
+        with self._turn:  # a thread inside torch when Python leaves would abort the process
+            pass
+
+
+class _Ticket:
+    def __init__(self) -> None:
+        self.cancelled = threading.Event()
+
+    def cancel(self) -> None:
+        """See `Ticket.cancel`."""
+        self.cancelled.set()

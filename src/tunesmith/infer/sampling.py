@@ -1,4 +1,5 @@
-"""Choose the next token from its logits: repetition penalty, temperature, top-k, top-p, in transformers' order.
+"""Choose the next token from its logits: OpenAI's penalties and biases, then repetition penalty, temperature, top-k
+and top-p in transformers' order.
 
 Pure functions over the last dimension, so that one row and a batch of rows mean the same. Sampling draws on the CPU
 from a generator of each row's own, so that the same seed gives the same answer whatever else the process draws.
@@ -43,6 +44,21 @@ def choose_tokens(
         return logits_BV.argmax(-1).tolist()
     logits_BV = keep_top_k(logits_BV / params.temperature, params.top_k)
     return draw(keep_top_p(logits_BV.softmax(-1), params.top_p).cpu(), generators)
+
+
+def adjust(logits_V: torch.Tensor, answer_ids: Sequence[int], params: SamplingParams) -> torch.Tensor:
+    """Scores with `logit_bias` added and the presence and frequency penalties subtracted; `logits_V` when none is set.
+
+    logit[t] + bias[t] - frequency_penalty * count(t) - presence_penalty * [count(t) > 0], with counts over the answer
+    so far; the prompt does not count. Source: OpenAI's API reference, "frequency and presence penalties".
+    """
+    if params.logit_bias:
+        ids, biases = zip(*params.logit_bias, strict=True)
+        logits_V = logits_V.index_add(0, torch.tensor(ids), torch.tensor(biases))
+    if answer_ids and (params.presence_penalty or params.frequency_penalty):
+        seen, counts = torch.tensor(answer_ids).unique(return_counts=True)
+        logits_V = logits_V.index_add(0, seen, -params.presence_penalty - params.frequency_penalty * counts.float())
+    return logits_V
 
 
 def draw(probs_BV: torch.Tensor, generators: Sequence[torch.Generator]) -> list[int]:

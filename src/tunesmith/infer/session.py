@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from tunesmith.config import Config
 from tunesmith.config.resolve import Resolved
@@ -47,12 +48,20 @@ def open_session(resolved: Resolved, say: Callable[[str], None] = lambda line: N
         ModelError: nothing usable is there, or an adapter does not fit the model.
         TemplateError: the template is not the one the run was trained with.
     """
+    if resolved.config.infer_backend == "llamacpp":
+        from tunesmith.infer.llamacpp_open import open_llamacpp
+
+        return open_llamacpp(resolved, say)
+    from tunesmith.infer.opening import open_engine  # loads torch, which a mistake above need not wait for
+
     located = locate(resolved)
     config = replace(resolved.config, model_name_or_path=located.model)
+    config, template_note = with_template_of_run(config, located)
     renderer = open_renderer(config, located)
     say(f"talking to: {located.describe()}")
-    engine, base_notes = _open_engine(config, located, renderer)
-    notes = (*located.notes, *base_notes, *_effect_notes(located), *renderer.notes)
+    engine, base_notes = open_engine(config, located, renderer)
+    template_notes = [template_note] if template_note else []
+    notes = (*located.notes, *base_notes, *_effect_notes(located), *template_notes, *renderer.notes)
     return Session(engine, renderer, config, located, notes)
 
 
@@ -63,6 +72,8 @@ def open_renderer(config: Config, located: Located) -> Renderer:
     """
     from tunesmith.model.load import load_tokenizer, model_folder
 
+    contract = _stored_contract(located)
+    config, note = with_template_of_run(config, located)
     tokenizer = load_tokenizer(replace(config, adapter_name_or_path=located.adapters))
     renderer = load_renderer(config, tokenizer, read_model_config(model_folder(config)).get("model_type"))
     if not renderer.stop_ids:
@@ -71,25 +82,25 @@ def open_renderer(config: Config, located: Located) -> Renderer:
             why="The model would talk until max_new_tokens.",
             fix="Choose another template (tunesmith template list).",
         )
-    if located.run_dir is not None:
-        stored = located.run_dir / RENDER_CONTRACT
-        if stored.is_file():
-            check_contract(json.loads(stored.read_text(encoding="utf-8")), renderer)
+    if contract is not None:
+        check_contract(contract, renderer)
+    renderer.notes += [note] if note else []
     return renderer
 
 
-def _open_engine(config: Config, located: Located, renderer: Renderer) -> tuple[Engine, list[str]]:
-    """The engine, and what the user should know about its base model, positions and attention."""
-    import torch
+def _stored_contract(located: Located) -> dict[str, Any] | None:
+    """The render contract of the run that a model comes from, where there is one."""
+    file = None if located.run_dir is None else located.run_dir / RENDER_CONTRACT
+    return json.loads(file.read_text(encoding="utf-8")) if file is not None and file.is_file() else None
 
-    from tunesmith.infer.hf import HFEngine
-    from tunesmith.model.load import check_base_model, load_for_inference, model_options
 
-    device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    named = replace(config, adapter_name_or_path=located.adapters)
-    notes = check_base_model(named, torch.device(device), for_training=False)
-    notes += model_options(config, for_training=False, adapters=located.adapters, device=device)[1]
-    return HFEngine(load_for_inference(config, located.adapters, device), renderer.tokenizer), notes
+def with_template_of_run(config: Config, located: Located) -> tuple[Config, str]:
+    """Where no template is named: the one that the run was trained with, and a note that says so."""
+    template = (_stored_contract(located) or {}).get("template", {})
+    if config.template is not None or template.get("source") != "template":
+        return config, ""
+    name = str(template["name"])
+    return replace(config, template=name), f"template: {name}, with which this model was trained"
 
 
 def _effect_notes(located: Located) -> list[str]:

@@ -117,9 +117,9 @@ class _Attend:
             return query.new_zeros(*query.shape[:3], value.shape[-1])
         windowed = self.sliding_window is not None and num_keys > self.sliding_window
         is_plain = num_queries == num_keys and not windowed
-        mask = None if is_plain else _mask(num_queries, num_keys, self.sliding_window, query.device)
+        mask = None if is_plain else visible_keys(num_queries, num_keys, self.sliding_window, query.device)
         if self.softcap is not None:
-            return _softcapped(query, key, value, mask, self.scaling, self.dropout, self.softcap)
+            return softcapped(query, key, value, mask, self.scaling, self.dropout, self.softcap)
         return _fused(query, key, value, mask, self.scaling, self.dropout)
 
 
@@ -151,7 +151,7 @@ def _fused(
 
 
 @lru_cache(maxsize=256)  # every layer asks for the same ones
-def _mask(num_queries: int, num_keys: int, window: int | None, device: torch.device) -> Tensor:
+def visible_keys(num_queries: int, num_keys: int, window: int | None, device: torch.device) -> Tensor:
     """(queries, keys) boolean: True where a token may look: at itself and, within the window, at what is before it.
 
     The queries are the last `num_queries` tokens of the sequence.
@@ -162,7 +162,7 @@ def _mask(num_queries: int, num_keys: int, window: int | None, device: torch.dev
     return allowed if window is None else allowed & (distance < window)
 
 
-def _softcapped(
+def softcapped(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -176,7 +176,7 @@ def _softcapped(
     key, value = key.repeat_interleave(num_repeats, 1), value.repeat_interleave(num_repeats, 1)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     scores = softcap * torch.tanh(query @ key.transpose(-1, -2) * scale / softcap)
-    allowed = _mask(query.shape[2], key.shape[2], None, query.device) if mask is None else mask
+    allowed = visible_keys(query.shape[2], key.shape[2], None, query.device) if mask is None else mask
     scores = scores.masked_fill(~allowed, float("-inf"))
     weights = F.dropout(scores.softmax(-1, dtype=torch.float32).to(query.dtype), dropout)
     return weights @ value

@@ -15,6 +15,7 @@ from tunesmith.render.contract import first_difference, show_difference
 from tunesmith.render.jinja import own_template_ids
 from tunesmith.render.probes import Probe, as_rows
 from tunesmith.render.renderer import Renderer
+from tunesmith.render.tools.base import wrapped
 
 Verdict = Literal["equal", "differs", "refused", "typed"]
 
@@ -47,11 +48,12 @@ def compare_with_own(renderer: Renderer, probes: Iterable[Probe], **variables: A
 
 def _compare(renderer: Renderer, probe: Probe, variables: dict[str, Any]) -> Comparison:
     rows = as_rows(probe.question, thoughts_apart=bool(renderer.dialect.thinking_texts))
-    theirs = own_template_ids(renderer.tokenizer, rows, variables)
+    given = {"tools": [wrapped(tool) for tool in probe.tools], **variables} if probe.tools else variables
+    theirs = own_template_ids(renderer.tokenizer, rows, given)
     if theirs is None:
         return Comparison(probe.name, "refused")
     try:
-        ours: Sequence[int] = renderer.prompt(probe.question)
+        ours: Sequence[int] = renderer.prompt(probe.question, probe.tools)
     except DataError as error:
         return Comparison(probe.name, "refused", ours=error.what)
     at = first_difference(ours, theirs)

@@ -13,11 +13,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from tunesmith.errors import DataError, TemplateError
-from tunesmith.render.probes import CONTRACT_PROBES, Probe
+from tunesmith.render.probes import CONTRACT_PROBES, TOOL_PROBES, Probe
 from tunesmith.render.renderer import Renderer, RenderPolicy
 from tunesmith.types import Conversation
 
-VERSION = 1
+VERSION = 2
+_READABLE = (1, 2)
+"""Version 1 knew no conversations with tools: what it does not hold is not compared."""
 _FIX = (
     "use the template and tokenizer that the run was trained with (its run.yaml names them), "
     "or train again with the new ones"
@@ -33,20 +35,22 @@ def make_contract(renderer: Renderer) -> dict[str, Any]:
         "tokenizer_sha256": tokenizer_hash(renderer.tokenizer),
         "end": {"text": dialect.end_text, "id": renderer.end_id},
         "stop_ids": list(renderer.stop_ids),
-        "probes": [_render_probe(renderer, probe) for probe in CONTRACT_PROBES],
+        "probes": [_render_probe(renderer, probe) for probe in (*CONTRACT_PROBES, *TOOL_PROBES)],
     }
 
 
 def check_contract(stored: dict[str, Any], renderer: Renderer) -> None:
     """Raises: TemplateError naming the first difference between a stored contract and `renderer`."""
-    if stored.get("version") != VERSION:
+    if stored.get("version") not in _READABLE:
         raise TemplateError(
             f"the run's render contract has version {stored.get('version')}, this Tunesmith writes {VERSION}",
             where="render_contract.json",
             fix="use the Tunesmith version of the run, or train again",
         )
     now = make_contract(renderer)
-    for before, after in zip(stored["probes"], now["probes"], strict=True):
+    probes = {probe["name"]: probe for probe in now["probes"]}
+    for before in stored["probes"]:
+        after = probes[before["name"]]
         for key in ("prompt_ids", "example_ids"):
             _compare_ids(renderer, f"probe '{before['name']}'", before[key], after[key])
     _compare_parts(stored, now)
@@ -93,8 +97,8 @@ def show_difference(renderer: Renderer, left: Sequence[int], right: Sequence[int
 def _render_probe(renderer: Renderer, probe: Probe) -> dict[str, Any]:
     record: dict[str, Any] = {"name": probe.name, "prompt_ids": [], "example_ids": []}
     try:
-        record["prompt_ids"] = list(renderer.prompt(probe.question))
-        examples = renderer.examples(Conversation(probe.messages), RenderPolicy())
+        record["prompt_ids"] = list(renderer.prompt(probe.question, probe.tools))
+        examples = renderer.examples(Conversation(probe.messages, probe.tools), RenderPolicy())
         record["example_ids"] = list(examples[-1].input_ids)
     except DataError as error:  # a model's own template may refuse system turns; that too is part of the contract
         record["refused"] = error.what
@@ -122,7 +126,8 @@ def _compare_parts(stored: dict[str, Any], now: dict[str, Any]) -> None:
     }
     for key, name in names.items():
         if key == "template":
-            before, after = _effective(stored[key]), _effective(now[key])
+            before = _effective(stored[key])
+            after = {part: value for part, value in _effective(now[key]).items() if part in before}
         else:
             before, after = stored[key], now[key]
         if before != after:

@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tunesmith.types import Message
+from tunesmith.render.reader import AnswerShape
+from tunesmith.render.template import Thinking
+from tunesmith.types import Message, ToolSpec
 
 THOUGHTS_LEFT_OUT = "enable_thinking is false: thoughts in the rows are left out, and answers begin without one"
 
@@ -33,11 +35,13 @@ class RenderSettings:
             False: they do not (the prompt holds an empty thought); None: thoughts as the rows have them, empty ones
             untrained.
         preserve_thinking: thoughts stay in the history.
+        tool_format: how tools and calls are written, instead of the template's way.
     """
 
     default_system: str | None = None
     enable_thinking: bool | None = True
     preserve_thinking: bool = False
+    tool_format: str | None = None
 
 
 class Dialect(Protocol):
@@ -46,21 +50,27 @@ class Dialect(Protocol):
     name: str
     end_text: str
     """The token that ends an answer; empty when there is none."""
+    call_end_text: str
+    """The token that ends an answer with tool calls; mostly the same."""
     stop_texts: tuple[str, ...]
     """Every token at which generation stops, the end first; some may be missing from a vocabulary."""
     control_texts: tuple[str, ...]
     """Token texts that only the layout may write."""
     thinking_texts: tuple[str, ...]
     """Token texts that open and close a thought."""
+    shape: AnswerShape
+    """What its answers look like, for reading them."""
+    open_thinking: Thinking | None
+    """How an answer's thought is written; None when its prompt has closed it, or there is none."""
     notes: list[str]
 
-    def prompt_text(self, messages: Sequence[Message]) -> str:
+    def prompt_text(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> str:
         """The text that inference is given: everything said so far and the header of the answer."""
 
-    def answer_text(self, messages: Sequence[Message], answer: Message) -> AnswerText:
-        """What the model should write after `prompt_text(messages)`."""
+    def answer_text(self, messages: Sequence[Message], answer: Message, tools: Sequence[ToolSpec] = ()) -> AnswerText:
+        """What the model should write after `prompt_text(messages, tools)`."""
 
-    def parse(self, text: str) -> Message:
+    def parse(self, text: str, tools: Sequence[ToolSpec] = ()) -> Message:
         """The assistant message behind generated text (without its end token)."""
 
     def describe(self) -> Mapping[str, Any]:

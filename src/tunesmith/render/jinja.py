@@ -11,6 +11,7 @@ import datetime
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jinja2
@@ -21,11 +22,19 @@ import jinja2.sandbox
 
 from tunesmith.errors import DataError, TemplateError
 from tunesmith.render.dialect import THOUGHTS_LEFT_OUT, AnswerText, RenderSettings
+from tunesmith.render.jinja_tools import call_row, find_support, in_words, refuse_what_is_lost
+from tunesmith.render.reader import AnswerShape, read_answer
 from tunesmith.render.reasoning import PLAIN, inline_reasoning, split_reasoning
-from tunesmith.types import Message
+from tunesmith.render.tools import get_format, recognise
+from tunesmith.render.tools.base import wrapped
+from tunesmith.types import Message, ToolSpec
 
 FIXED_DATE = datetime.date(2024, 7, 26)
 """What a template is told when it asks for the date: the default that Llama 3.1's template carries itself."""
+
+UNREADABLE_CALLS = (
+    "the model's own template writes tool calls in a form that Tunesmith cannot read back: calls in answers stay text"
+)
 
 _QUESTION = Message("user", "PROBE-QUESTION")
 _ANSWER = Message("assistant", "PROBE-ANSWER")
@@ -98,33 +107,36 @@ class JinjaDialect:
             )
         if self.thinking_texts and settings.enable_thinking is False:
             self.notes.append(THOUGHTS_LEFT_OUT)
+        self._support = find_support(self._plain_text)
+        self.tool_format = get_format(settings.tool_format) if settings.tool_format else recognise(source)
+        if self._support.calls and self.tool_format is None:
+            self.notes.append(UNREADABLE_CALLS)
         self.end_text, self.end_opens_next_turn = self._find_end(find_tokens)
         eos = self._special_tokens.get("eos_token", "")
-        self.stop_texts = tuple(dict.fromkeys(text for text in (self.end_text, eos) if text))
-        self._before = self._literal_before_answer()
+        self.call_end_text = self.end_text if settings.tool_format else self._find_call_end(find_tokens)
+        ends = (self.end_text, self.call_end_text, eos)
+        self.stop_texts = tuple(dict.fromkeys(text for text in ends if text))
+        self.shape = self._answer_shape()
+        self.open_thinking = None if settings.enable_thinking is False else self.shape.thinking
 
-    def prompt_text(self, messages: Sequence[Message]) -> str:
+    def prompt_text(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> str:
         """See `Dialect.prompt_text`. Raises: DataError when the template refuses the conversation."""
-        return self._render(messages, generation=True)
+        return self._render(messages, tools, generation=True)
 
-    def answer_text(self, messages: Sequence[Message], answer: Message) -> AnswerText:
+    def answer_text(self, messages: Sequence[Message], answer: Message, tools: Sequence[ToolSpec] = ()) -> AnswerText:
         """See `Dialect.answer_text`: what the template adds to the prompt once the answer is known."""
-        prompt = self.prompt_text(messages)
-        whole = self._render([*messages, answer], generation=False)
-        if not whole.startswith(prompt):
-            return AnswerText(self._continue(prompt, answer) + self.end_text)
-        rest = whole[len(prompt) :]
-        if self.end_text and self.end_text in rest:
-            return AnswerText(rest[: rest.index(self.end_text)] + self.end_text)
-        return AnswerText(rest + self.end_text)
+        prompt = self.prompt_text(messages, tools)
+        whole = self._render([*messages, answer], tools, generation=False)
+        end = self.call_end_text if answer.tool_calls else self.end_text
+        if whole.startswith(prompt):
+            return AnswerText(_up_to(whole[len(prompt) :], end) + end)
+        if not answer.tool_calls:
+            return AnswerText(self._continue(prompt, answer) + end)
+        return AnswerText(self._continue_with_calls(prompt, messages, answer, tools) + end)
 
-    def parse(self, text: str) -> Message:
+    def parse(self, text: str, tools: Sequence[ToolSpec] = ()) -> Message:
         """See `Dialect.parse`."""
-        words = text.removeprefix(self._before)
-        if not self.thinking_texts:
-            return Message("assistant", words)
-        thought, words = split_reasoning(Message("assistant", words))
-        return Message("assistant", words, reasoning=thought or None)
+        return read_answer(self.shape, text, tools)
 
     def describe(self) -> Mapping[str, Any]:
         """See `Dialect.describe`."""
@@ -135,25 +147,41 @@ class JinjaDialect:
             "default_system": self.settings.default_system,
             "enable_thinking": self.settings.enable_thinking if self.thinking_texts else None,
             "preserve_thinking": bool(self.thinking_texts) and self.settings.preserve_thinking,
+            "tools": {"format": self.settings.tool_format},
         }
 
-    def _render(self, messages: Sequence[Message], *, generation: bool) -> str:
+    def _render(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = (), *, generation: bool) -> str:
         given = self.settings.default_system
         if given and not (messages and messages[0].role == "system"):
             messages = [Message("system", given), *messages]
+        if self.settings.tool_format and self.tool_format:
+            messages, tools = in_words(self.tool_format, self._support, messages, tools), ()
+        refuse_what_is_lost(self._support, messages, tools)
+        return self._text(messages, tools, self._support.text_arguments, generation=generation)
+
+    def _plain_text(self, messages: Sequence[Message], tools: Sequence[ToolSpec], text_arguments: bool) -> str:
+        return self._text(messages, tools, text_arguments, generation=False)
+
+    def _text(
+        self, messages: Sequence[Message], tools: Sequence[ToolSpec], text_arguments: bool, *, generation: bool
+    ) -> str:
         variables: dict[str, Any] = dict(self._special_tokens)
         if self.settings.enable_thinking is not None:
             variables["enable_thinking"] = self.settings.enable_thinking
         if self.settings.preserve_thinking:
             variables["preserve_thinking"] = True
-        rows = [self._as_row(message) for message in messages]
+        rows = [self._as_row(message, text_arguments) for message in messages]
         try:
             return self._template.render(
-                messages=rows, tools=None, documents=None, add_generation_prompt=generation, **variables
+                messages=rows,
+                tools=[wrapped(tool) for tool in tools] or None,
+                documents=None,
+                add_generation_prompt=generation,
+                **variables,
             )
-        except jinja2.TemplateError as error:
+        except (jinja2.TemplateError, TypeError) as error:  # TypeError: it adds what cannot be added
             raise DataError(
-                f"the model's own chat template refuses the conversation: {error.message}",
+                f"the model's own chat template refuses the conversation: {error}",
                 fix="change the row, or name one of Tunesmith's templates with `template:` (`tunesmith template list`)",
             ) from error
 
@@ -174,11 +202,31 @@ class JinjaDialect:
             self.notes.append("the model's own template and tokenizer know no end token: training refuses it")
         return eos, False
 
-    def _after_answer(self, messages: Sequence[Message]) -> str:
-        return self._render(messages, generation=False).rpartition(_ANSWER.content)[2]
+    def _find_call_end(self, find_tokens: Callable[[str], Sequence[str]]) -> str:
+        """The token that ends an answer with calls: the usual end, or what opens the turn of the results."""
+        tail = self._support.call[1]
+        if not tail or (self.end_text and self.end_text in tail):
+            return self.end_text
+        tail = self._support.after_call if self.end_opens_next_turn else tail
+        written = find_tokens(tail)
+        if self.end_opens_next_turn:
+            return written[0] if written and tail.lstrip().startswith(written[0]) else self.end_text
+        return written[-1] if written and tail.rstrip().endswith(written[-1]) else self.end_text
 
-    def _literal_before_answer(self) -> str:
+    def _after_answer(self, messages: Sequence[Message]) -> str:
+        return self._plain_text(messages, (), False).rpartition(_ANSWER.content)[2]
+
+    def _answer_shape(self) -> AnswerShape:
         prompt = self._render([_QUESTION], generation=True)
+        opened = bool(self.thinking_texts) and prompt.rstrip().endswith(PLAIN.open.strip())
+        return AnswerShape(
+            self._literal_before_answer(prompt),
+            thinking=PLAIN if self.thinking_texts else None,
+            opened=opened,
+            tools=self.tool_format,
+        )
+
+    def _literal_before_answer(self, prompt: str) -> str:
         whole = self._render([_QUESTION, _ANSWER], generation=False)
         before = whole[len(prompt) :].partition(_ANSWER.content)[0] if whole.startswith(prompt) else ""
         return before if before.isspace() else ""
@@ -190,13 +238,38 @@ class JinjaDialect:
         thought, words = split_reasoning(answer)
         return ("" if prompt.endswith("\n") else "\n") + thought + PLAIN.close + words
 
-    def _as_row(self, message: Message) -> dict[str, Any]:
+    def _continue_with_calls(
+        self, prompt: str, messages: Sequence[Message], answer: Message, tools: Sequence[ToolSpec]
+    ) -> str:
+        """The same for an answer with calls: its thought, then what the template writes without it."""
+        opening = PLAIN.open.strip()
+        thought, words = split_reasoning(answer)
+        header = prompt.rstrip("\n").removesuffix(opening)
+        shown = replace(answer, content=words, reasoning=None)
+        whole = self._render([*messages, shown], tools, generation=False)
+        if not prompt.rstrip("\n").endswith(opening) or not whole.startswith(header):
+            raise DataError(
+                "the model's own chat template writes an answer with calls in another way than its prompt begins it",
+                fix="name one of Tunesmith's templates with `template:` (`tunesmith template list`)",
+            )
+        line = "" if prompt.endswith("\n") else "\n"
+        return line + thought + PLAIN.close + _up_to(whole[len(header) :], self.call_end_text)
+
+    def _as_row(self, message: Message, text_arguments: bool) -> dict[str, Any]:
         if message.reasoning and "reasoning_content" not in self.source:  # it would be lost without a word
-            return {"role": message.role, "content": inline_reasoning(message)}
-        row: dict[str, Any] = {"role": message.role, "content": message.content}
-        if message.reasoning is not None:
-            row["reasoning_content"] = message.reasoning
+            row: dict[str, Any] = {"role": message.role, "content": inline_reasoning(message)}
+        else:
+            row = {"role": message.role, "content": message.content}
+            if message.reasoning is not None:
+                row["reasoning_content"] = message.reasoning
+        if message.tool_calls:
+            row["tool_calls"] = [call_row(call, text_arguments=text_arguments) for call in message.tool_calls]
         return row
+
+
+def _up_to(text: str, end: str) -> str:
+    """`text` up to the first `end`; all of it when that does not come."""
+    return text.partition(end)[0] if end else text
 
 
 def own_template_ids(

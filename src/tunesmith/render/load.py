@@ -40,13 +40,15 @@ def load_renderer(config: Config, tokenizer: Any, model_type: str | None = None)
     """The renderer of a run.
 
     Args:
-        config: read for `template`, `default_system`, `enable_thinking`, `preserve_thinking`, `stage`.
+        config: read for `template`, `default_system`, `enable_thinking`, `preserve_thinking`, `tool_format`, `stage`.
         tokenizer: a transformers tokenizer; its end and padding token are mended in place where they are wrong.
         model_type: of the model's config.json, for a better suggestion.
 
     Raises: TemplateError when the template is unknown, does not fit the vocabulary, or there is none.
     """
-    settings = RenderSettings(config.default_system, config.enable_thinking, config.preserve_thinking)
+    settings = RenderSettings(
+        config.default_system, config.enable_thinking, config.preserve_thinking, config.tool_format
+    )
     if config.template:
         return make_renderer(tokenizer, config.template, settings)
     if tokenizer.chat_template:

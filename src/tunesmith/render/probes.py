@@ -7,11 +7,13 @@ special-token text, thoughts. `CONTRACT_PROBES` are stored with every run; all o
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tunesmith.render.reasoning import inline_reasoning
-from tunesmith.types import Message
+from tunesmith.types import Message, ToolCall, ToolSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,7 @@ class Probe:
 
     name: str
     messages: tuple[Message, ...]
+    tools: tuple[ToolSpec, ...] = ()
 
     @property
     def question(self) -> tuple[Message, ...]:
@@ -32,6 +35,32 @@ def _talk(name: str, *words: str, system: str | None = None) -> Probe:
     opening = [] if system is None else [Message("system", system)]
     return Probe(name, (*opening, *turns))
 
+
+_TOOL = ToolSpec(
+    "get_weather",
+    "The weather in a city.",
+    {"type": "object", "properties": {"city": {"type": "string", "description": "its name"}}, "required": ["city"]},
+)
+_CALL = ToolCall("get_weather", '{"city": "Oslo"}')
+_ASKED = Message("user", "How is the weather in Oslo and in 北京?")
+_CALLED = Message("assistant", "", tool_calls=(_CALL,))
+TOOL_PROBES: tuple[Probe, ...] = (
+    Probe("a call", (_ASKED, _CALLED), (_TOOL,)),
+    Probe(
+        "calls and results",
+        (
+            Message("system", "Answer briefly."),
+            _ASKED,
+            Message("assistant", "", tool_calls=(_CALL, ToolCall("get_weather", '{"city": "北京"}'))),
+            Message("tool", '{"sky": "clear"}'),
+            Message("tool", "rain"),
+            Message("assistant", "Clear in Oslo, rain in 北京."),
+        ),
+        (_TOOL,),
+    ),
+    Probe("words and a call", (_ASKED, Message("assistant", "Let me look.", tool_calls=(_CALL,))), (_TOOL,)),
+)
+"""Conversations with tools: stored with every run, and tried on the chat template of an exported model."""
 
 CONTRACT_PROBES: tuple[Probe, ...] = (
     _talk("one turn", "Who are you?", "I am an assistant."),
@@ -48,6 +77,7 @@ CONTRACT_PROBES: tuple[Probe, ...] = (
     _talk("emoji and whitespace", " 👩‍👩‍👧 \n", "\n🎉  fine \n\n", "next", "ok"),
     Probe("a thought", (Message("user", "Is 7 prime?"), Message("assistant", "Yes.", reasoning="7 has no divisors."))),
 )
+"""Stored with every run, together with `TOOL_PROBES`."""
 
 _CODE = 'def add(a, b):\n    """Sum."""\n    return a + b\n\n\nprint(add(1, 2))\t# 3\n'
 _WORDS: tuple[tuple[str, str, str], ...] = (
@@ -111,15 +141,22 @@ def _thought_probes() -> Iterator[Probe]:
     yield _talk("thought written in the text", "Hi", "<think>\ngreet back\n</think>\n\nHello", "And?", "Nothing.")
 
 
-def as_rows(messages: Sequence[Message], *, thoughts_apart: bool = True) -> list[dict[str, str]]:
+def as_rows(messages: Sequence[Message], *, thoughts_apart: bool = True) -> list[dict[str, Any]]:
     """The messages in the form that `apply_chat_template` takes.
 
     thoughts_apart: thoughts under a key of their own, for layouts that know them; otherwise in front of the words.
     """
     rows = []
     for message in messages:
-        row = {"role": message.role, "content": message.content if thoughts_apart else inline_reasoning(message)}
+        words = message.content if thoughts_apart else inline_reasoning(message)
+        row: dict[str, Any] = {"role": message.role, "content": words}
         if thoughts_apart and message.reasoning is not None:
             row["reasoning_content"] = message.reasoning
+        if message.tool_calls:
+            row["tool_calls"] = [_as_call(call) for call in message.tool_calls]
         rows.append(row)
     return rows
+
+
+def _as_call(call: ToolCall) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": call.name, "arguments": json.loads(call.arguments)}}

@@ -15,9 +15,12 @@ from functools import cached_property
 from typing import Any
 
 from tunesmith.errors import DataError
-from tunesmith.render.dialect import Dialect
+from tunesmith.render.dialect import AnswerText, Dialect
 from tunesmith.render.encode import Encoder
+from tunesmith.render.guard import guarded_messages, guarded_tools
 from tunesmith.render.pieces import token_texts
+from tunesmith.render.reader import AnswerReader
+from tunesmith.render.tools.grammar import grammar_text
 from tunesmith.types import Conversation, Message, RenderedExample, Role, RowRef, Span, ToolSpec
 
 
@@ -72,21 +75,20 @@ class Renderer:
         if tokenizer.eos_token and tokenizer.eos_token not in texts:
             texts.append(tokenizer.eos_token)
         self.end_id = encoder.token_id(dialect.end_text)
+        self._end_ids = {self.end_id, encoder.token_id(dialect.call_end_text)} - {None}
         self.stop_texts = tuple(dict.fromkeys(texts)) if self.end_id is not None else ()
         self.stop_ids: tuple[int, ...] = tuple(tokenizer.convert_tokens_to_ids(text) for text in self.stop_texts)
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> tuple[int, ...]:
         """The generation prompt: what inference is fed, ending with the header of the answer.
 
-        Raises: DataError for what no template can render (tools, a refused order of turns).
+        Raises: DataError for what the template cannot render (a refused order of turns, arguments that are no JSON).
         """
-        _refuse_tools(messages, tools)
-        return self.encoder.encode(self.dialect.prompt_text(self._guarded(messages)))
+        return self.encoder.encode(self._guarded_prompt(messages, tools))
 
-    def prompt_text(self, messages: Sequence[Message]) -> str:
+    def prompt_text(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> str:
         """The generation prompt as text, for people to read."""
-        _refuse_tools(messages, ())
-        return self.encoder.unguard(self.dialect.prompt_text(self._guarded(messages)))
+        return self.encoder.unguard(self._guarded_prompt(messages, tools))
 
     def examples(self, conversation: Conversation, policy: RenderPolicy) -> list[RenderedExample]:
         """The training examples of a dialogue: usually one; several when earlier turns would change their tokens.
@@ -96,15 +98,15 @@ class Renderer:
 
         Raises: DataError when the dialogue has no answer, ends with a question, or cannot be rendered.
         """
-        messages = self._guarded(conversation.messages)
-        _refuse_tools(messages, conversation.tools)
+        messages = guarded_messages(conversation.messages, self.encoder.guard)
+        tools = guarded_tools(conversation.tools, self.encoder.guard)
         _refuse_unanswered(messages)
         done: list[RenderedExample] = []
         draft = _Draft()
         for index, message in enumerate(messages):
             if message.role != "assistant":
                 continue
-            prompt_text = self.dialect.prompt_text(messages[:index])
+            prompt_text = self.dialect.prompt_text(messages[:index], tools)
             prompt = self.encoder.encode(prompt_text)
             if prompt[: len(draft.ids)] != tuple(draft.ids):
                 if draft.num_turns:
@@ -114,9 +116,8 @@ class Renderer:
             draft.add(prompt[len(draft.ids) :], float(policy.train_on_prompt), asked_by)
             is_last = index == len(messages) - 1
             weight = 1.0 if message.weight is None else message.weight
-            self._add_answer(
-                draft, prompt_text, messages[: index + 1], 0.0 if policy.mask_history and not is_last else weight
-            )
+            answer = self.dialect.answer_text(messages[:index], message, tools)
+            self._add_answer(draft, prompt_text, answer, 0.0 if policy.mask_history and not is_last else weight)
         if draft.num_turns:
             done.append(draft.finish(conversation.ref))
         return done
@@ -144,9 +145,72 @@ class Renderer:
             None,
         )
 
-    def parse(self, text: str) -> Message:
-        """The assistant message behind generated text: literal text of the layout taken off, the thought apart."""
-        return self.dialect.parse(text)
+    def parse(self, text: str, tools: Sequence[ToolSpec] = ()) -> Message:
+        """The assistant message behind generated text: thought and tool calls apart, literal text of the layout off.
+
+        Calls are looked for when `tools` are given; one that is not valid stays text. The text must still hold the
+        tokens of `visible_special_ids`: see `decode_visible`.
+        """
+        return self.dialect.parse(text, tools)
+
+    def reader(self, tools: Sequence[ToolSpec] = ()) -> AnswerReader:
+        """Reads an answer while it is written; its deltas, joined, are `parse` of the whole text."""
+        return AnswerReader(self.dialect.shape, tools)
+
+    @property
+    def tool_format(self) -> str | None:
+        """How calls are written; None when that is not known, so that calls in answers stay text."""
+        found = self.dialect.shape.tools
+        return found.name if found else None
+
+    def call_grammar(
+        self,
+        tools: Sequence[ToolSpec],
+        names: Sequence[str] | None = None,
+        required: bool = True,
+        parallel: bool = True,
+    ) -> str | None:
+        """The form of an answer that calls tools, as a Lark grammar of llguidance; None when there is no such form.
+
+        Args:
+            tools: the functions.
+            names: those of them that may be called; None for all.
+            required: the answer is a call; otherwise it may also be words, or words and then calls.
+            parallel: several calls may be made.
+        """
+        shape = self.dialect.shape
+        chosen = {tool.name: tool.parameters for tool in tools if names is None or tool.name in names}
+        rules = shape.tools.call_rules(chosen, many=parallel) if shape.tools and chosen else None
+        if rules is None:
+            return None
+        thinking = self.dialect.open_thinking
+        thought = None
+        if thinking:
+            thought = ("" if shape.opened else thinking.open.strip("\n"), thinking.close.strip("\n"))
+        rules = replace(rules, before=shape.calls_before, after=shape.calls_after)
+        return grammar_text(rules, thought, self._added_token_id, required=required)
+
+    @cached_property
+    def visible_special_ids(self) -> tuple[int, ...]:
+        """The special tokens that an answer must still show when it is read: markers of thoughts and calls."""
+        shape = self.dialect.shape
+        markers = list(shape.tools.markers) if shape.tools else []
+        markers += [shape.thinking.open.strip("\n"), shape.thinking.close.strip("\n")] if shape.thinking else []
+        ids = (self.encoder.token_id(marker) for marker in markers)
+        special = {token_id for token_id, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        return tuple(dict.fromkeys(found for found in ids if found is not None and found in special))
+
+    def decode_visible(self, ids: Sequence[int]) -> str:
+        """The text of tokens without special tokens, but for those of `visible_special_ids`."""
+        if not self.visible_special_ids:
+            return self.decode(ids)
+        hidden = set(self.tokenizer.all_special_ids) - set(self.visible_special_ids)
+        hidden |= {
+            token_id
+            for token_id, token in self.tokenizer.added_tokens_decoder.items()
+            if token.special and token_id not in self.visible_special_ids
+        }
+        return self.decode([token_id for token_id in ids if token_id not in hidden], skip_special_tokens=False)
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """The text of tokens, without any cleaning-up of spaces."""
@@ -168,19 +232,16 @@ class Renderer:
 
         return make_contract(self)
 
-    def _guarded(self, messages: Sequence[Message]) -> list[Message]:
+    def _guarded_prompt(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> str:
         guard = self.encoder.guard
-        return [
-            replace(
-                message,
-                content=guard(message.content),
-                reasoning=None if message.reasoning is None else guard(message.reasoning),
-            )
-            for message in messages
-        ]
+        return self.dialect.prompt_text(guarded_messages(messages, guard), guarded_tools(tools, guard))
 
-    def _add_answer(self, draft: _Draft, prompt_text: str, messages: Sequence[Message], weight: float) -> None:
-        answer = self.dialect.answer_text(messages[:-1], messages[-1])
+    def _added_token_id(self, text: str) -> int | None:
+        """The id of a text that stands beside the ordinary vocabulary, such as `<tool_call>`."""
+        found = self.encoder.token_id(text)
+        return found if found in self.tokenizer.added_tokens_decoder else None
+
+    def _add_answer(self, draft: _Draft, prompt_text: str, answer: AnswerText, weight: float) -> None:
         context_text, context = prompt_text, tuple(draft.ids)
         if answer.silent:
             context = self._extend(context, prompt_text, answer.silent)
@@ -190,7 +251,7 @@ class Renderer:
         draft.add(ids, weight, "assistant")
         if weight != 0.0 and ids:
             draft.num_turns += 1
-            draft.num_stops += ids[-1] == self.end_id
+            draft.num_stops += ids[-1] in self._end_ids
 
     def _extend(self, context: tuple[int, ...], context_text: str, text: str) -> tuple[int, ...]:
         """`context` and then `text`: as one tokenization where it begins with `context`, else encoded anew."""
@@ -198,15 +259,6 @@ class Renderer:
         if whole[: len(context)] == context:
             return whole
         return context + self.encoder.encode(text)
-
-
-def _refuse_tools(messages: Sequence[Message], tools: Sequence[ToolSpec]) -> None:
-    if tools or any(message.role == "tool" or message.tool_calls for message in messages):
-        raise DataError(
-            "the conversation uses tools (function calls, observations or a tools column)",
-            why="tool turns are not rendered yet",
-            fix="leave such rows out for now (`on_bad_row: drop` leaves them out and lists them)",
-        )
 
 
 def _refuse_unanswered(messages: Sequence[Message]) -> None:

@@ -13,7 +13,7 @@ import importlib
 import json
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 from tunesmith.errors import TemplateError, did_you_mean
 from tunesmith.types import Role
@@ -39,6 +39,27 @@ class Thinking:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolTurns:
+    """How tools, calls and results stand in the turns of a layout.
+
+    Attributes:
+        format: how tools and calls are written: a name of `render/tools`.
+        turn: the turn of the results that follow each other; empty: each result is a user's turn.
+        result: one result in it.
+        calls: the answer slot of an answer that is nothing but calls; empty: the same as `Template.answer`.
+        end: the token that ends an answer with calls; empty: the same as `Template.end`.
+        keeps_thoughts: thoughts of the answers since the last question stay in the history.
+    """
+
+    format: str = "default"
+    turn: str = ""
+    result: str = "{content}"
+    calls: str = ""
+    end: str = ""
+    keeps_thoughts: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Template:
     """One chat layout.
 
@@ -59,6 +80,7 @@ class Template:
         required_tokens: texts that must each be one token of the model's vocabulary.
         trims: roles whose words are stripped of surrounding whitespace, as the family's own template does.
         thinking: how thoughts are written, for reasoning models.
+        tools: how tools, their calls and their results are written.
         notes: what somebody who compares with other tools should know.
     """
 
@@ -78,6 +100,7 @@ class Template:
     required_tokens: tuple[str, ...] = ()
     trims: tuple[Role, ...] = ()
     thinking: Thinking | None = None
+    tools: ToolTurns = ToolTurns()
     notes: str = ""
 
     def __post_init__(self) -> None:
@@ -86,10 +109,18 @@ class Template:
                 raise ValueError(f"template '{self.name}': slot '{slot}' must hold {{content}} exactly once")
 
     def fingerprint(self) -> str:
-        """sha256 of everything that shapes the tokens (the notes do not)."""
+        """sha256 of everything that shapes the tokens of conversations without tools (the notes do not)."""
         data = asdict(self)
-        del data["notes"], data["family"]
-        return hashlib.sha256(json.dumps(data, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+        del data["notes"], data["family"], data["tools"]
+        return _sha256(data)
+
+    def tools_fingerprint(self) -> str:
+        """sha256 of what else shapes the tokens of conversations with tools."""
+        return _sha256(asdict(self.tools))
+
+
+def _sha256(data: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 @lru_cache(maxsize=1)

@@ -83,7 +83,8 @@ def train(resolved: Resolved) -> int:
     config = resolved.config
     if not config.do_train:
         raise ConfigError(
-            "`do_train: false`: there is nothing to do", fix="set `do_train: true`; evaluation alone comes later"
+            "`do_train: false`: there is nothing to do",
+            fix="set `do_train: true`, or `do_predict: true` to have the rows answered; evaluation alone comes later",
         )
     runtime = Runtime(use_cpu=config.use_cpu, ddp_timeout_s=config.ddp_timeout)
     assert config.output_dir is not None
@@ -370,7 +371,7 @@ class Run:
             self.reporter.say("evaluation: " + in_one_line(metrics))
         lines: list[dict[str, Any]] = []
         predicted: Mapping[str, float] = {}
-        if self.loop.evaluator and self.config.do_predict:
+        if self.loop.evaluator and self.config.do_predict and self.config.stage == "rm":
             lines, predicted = predict(self.loop.evaluator, self.loop.scorer)
         if not self.runtime.is_main:
             return

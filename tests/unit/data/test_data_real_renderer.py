@@ -55,16 +55,32 @@ def test_the_trained_tokens_are_the_answer_and_its_end(workspace: Workspace, ren
     assert tuple(ids[weights == 0]) == renderer.prompt([Message("user", "Who are you?")])
 
 
-def test_a_row_with_tools_is_a_bad_row_until_they_are_rendered(workspace: Workspace, renderer: Renderer) -> None:
-    workspace.renderer = renderer  # type: ignore[assignment]
-    call = json.dumps({"name": "f", "arguments": {}})
+def _row_with_call(arguments: object) -> dict[str, object]:
+    call = json.dumps({"name": "f", "arguments": arguments})
     turns = [("human", "q"), ("function_call", call), ("observation", "1"), ("gpt", "a")]
-    rows = [{"conversations": [{"from": role, "value": value} for role, value in turns]}]
-    plain = [{"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}]
-    workspace.write("rows.jsonl", plain + rows)
+    tools = json.dumps([{"name": "f", "description": "d", "parameters": {}}])
+    return {"conversations": [{"from": role, "value": value} for role, value in turns], "tools": tools}
+
+
+def test_a_row_with_tools_trains_the_call_and_the_answer_with_their_ends(
+    workspace: Workspace, renderer: Renderer
+) -> None:
+    workspace.renderer = renderer  # type: ignore[assignment]
+    workspace.write("rows.jsonl", [_row_with_call({"a": "天"})])
+    ids, weights = workspace.prepare("rows.jsonl").train.example(0)
+    trained = renderer.decode(ids[weights > 0], skip_special_tokens=False)
+    assert trained == 'Action: f\nAction Input: {"a": "天"}<|im_end|>a<|im_end|>'
+    shown = renderer.decode(ids, skip_special_tokens=False)
+    assert "> Tool Name: f\nTool Description: d" in shown
+    assert "<|im_start|>tool\n1<|im_end|>" in shown
+
+
+def test_a_call_whose_arguments_are_no_object_is_a_bad_row(workspace: Workspace, renderer: Renderer) -> None:
+    workspace.renderer = renderer  # type: ignore[assignment]
+    workspace.write("rows.jsonl", [_row_with_call({}), _row_with_call([1])])
     with pytest.raises(DataError) as caught:
         workspace.prepare("rows.jsonl")
-    assert "rows.jsonl:2: the conversation uses tools" in caught.value.why
+    assert "rows.jsonl:2: the arguments of a call of 'f' cannot be written" in caught.value.why
     assert len(workspace.prepare("rows.jsonl", on_bad_row="drop").train) == 1
 
 

@@ -11,8 +11,9 @@ from tunesmith.render import Renderer
 from tunesmith.render.compare import compare_with_own
 from tunesmith.render.dialect import RenderSettings
 from tunesmith.render.load import make_renderer
-from tunesmith.render.probes import probe_conversations
+from tunesmith.render.probes import TOOL_PROBES, Probe, probe_conversations
 from tunesmith.render.template import templates
+from tunesmith.types import Message, ToolCall, ToolSpec
 
 SETTINGS = {
     "as it is": RenderSettings(),
@@ -44,10 +45,78 @@ def test_every_template_written_as_jinja_gives_the_tokens_of_the_renderer(name: 
     assert sum(result.verdict == "equal" for result in results) > 80
 
 
-def test_the_models_own_template_stays_when_it_renders_the_same() -> None:
-    renderer = renderer_for("chatml", RenderSettings(), own=CHATML_JINJA)
+_TOOL = ToolSpec(
+    "find",
+    "Finds notes.",
+    {
+        "type": "object",
+        "properties": {
+            "query": {"type": "string", "description": "查询", "enum": ["a", "b"]},
+            "tags": {"type": "array", "items": {"type": "string"}},
+        },
+        "required": ["query"],
+    },
+)
+_CALL = ToolCall("find", '{"query": "é \\"x\\"\\n", "tags": ["天", "b"]}')
+_THOUGHTS = (
+    Message("user", "Q"),
+    Message("assistant", "Wait.", reasoning="Hm.", tool_calls=(_CALL, _CALL)),
+    Message("tool", '{"n": 1}'),
+    Message("tool", "two\n"),
+    Message("assistant", "", tool_calls=(_CALL,)),
+    Message("tool", "three"),
+    Message("assistant", "Done.", reasoning="Good."),
+    Message("user", "And?"),
+    Message("assistant", "Nothing."),
+)
+_WITH_TOOLS = (
+    *TOOL_PROBES,
+    Probe("two tools", _THOUGHTS, (_TOOL, ToolSpec("now", "", {}))),
+    Probe("two tools, with system", (Message("system", "S"), *_THOUGHTS), (_TOOL, ToolSpec("now", "", {}))),
+    Probe("calls without tools", _THOUGHTS),
+    Probe("in the middle", _THOUGHTS[:7], (_TOOL,)),
+)
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS.keys())
+@pytest.mark.parametrize("name", [name for name, made in templates().items() if made.tools.format != "mistral"])
+def test_a_template_with_tools_written_as_jinja_gives_the_tokens_of_the_renderer(
+    name: str, settings: RenderSettings
+) -> None:
+    renderer = renderer_for(name, settings)
+    renderer.tokenizer.chat_template = jinja_of(renderer)
+    results = compare_with_own(renderer, _WITH_TOOLS)
+    assert [(result.probe, result.ours, result.theirs) for result in results if result.verdict != "equal"] == []
+    assert len(results) == 7
+
+
+@pytest.mark.parametrize("name", ["ling", "minimax1", "llama3", "glm4", "qwen"])
+def test_other_tool_formats_written_as_jinja_give_the_tokens_of_the_renderer(name: str) -> None:
+    renderer = renderer_for("chatml", RenderSettings(tool_format=name))
+    renderer.tokenizer.chat_template = jinja_of(renderer)
+    assert {result.verdict for result in compare_with_own(renderer, _WITH_TOOLS)} == {"equal"}
+
+
+@pytest.mark.parametrize("name", ["mistral", "qwen3_5", "lfm2"])
+def test_a_tool_format_that_jinja_cannot_write_is_left_out_and_that_is_said(name: str) -> None:
+    renderer = renderer_for("chatml", RenderSettings(tool_format=name))
     choice = choose_chat_template(renderer)
-    assert (choice.jinja, choice.is_faithful, choice.note) == (CHATML_JINJA, True, "")
+    assert choice.is_faithful
+    assert f"without tools, since their format ({name}) cannot be written as Jinja" in choice.note
+
+
+def test_an_own_template_that_drops_tools_is_replaced_by_one_that_writes_them() -> None:
+    choice = choose_chat_template(renderer_for("chatml", RenderSettings(), own=CHATML_JINJA))
+    assert choice.is_faithful
+    assert choice.jinja is not None
+    assert "Action Input" in choice.jinja
+    assert "written from template chatml (conversation 'a call'" in choice.note
+
+
+def test_the_models_own_template_stays_when_it_renders_the_same() -> None:
+    with_tools = jinja_of(renderer_for("qwen", RenderSettings()))
+    choice = choose_chat_template(renderer_for("qwen", RenderSettings(), own=with_tools))
+    assert (choice.jinja, choice.is_faithful, choice.note) == (with_tools, True, "")
 
 
 def test_another_own_template_is_replaced_by_the_trained_one_and_that_is_said() -> None:

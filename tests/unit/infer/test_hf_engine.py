@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.tiny import tiny_model
@@ -36,7 +38,7 @@ def test_generation_ends_exactly_at_a_stop_token_and_does_not_show_it(engine: HF
     stopped = engine.generate(PROMPT, SamplingParams(do_sample=False, max_new_tokens=24, stop_ids=(7, stop_id)))
     assert stopped.finish_reason == "stop"
     assert stopped.token_ids == free.token_ids[: first + 1]
-    assert stopped.text == engine._tokenizer.decode(list(free.token_ids[:first]), skip_special_tokens=True)
+    assert stopped.text == engine.tokenizer.decode(list(free.token_ids[:first]), skip_special_tokens=True)
 
 
 def test_a_stop_token_on_the_last_allowed_place_still_counts_as_a_stop(engine: HFEngine) -> None:
@@ -106,9 +108,10 @@ def test_the_prompt_is_read_once_and_then_one_token_at_a_time(engine: HFEngine) 
 
 
 def test_special_tokens_show_only_on_request(engine: HFEngine) -> None:
-    engine_ids = [1, 2]  # <|im_start|>, <|im_end|>
-    assert engine._decode(engine_ids, True) == ""
-    assert engine._decode(engine_ids, False) == "<|im_start|><|im_end|>"
+    wanted = ((1, 100.0),)  # <|im_start|>, again and again
+    hidden = SamplingParams(do_sample=False, max_new_tokens=2, logit_bias=wanted)
+    assert engine.generate(PROMPT, hidden).text == ""
+    assert engine.generate(PROMPT, replace(hidden, skip_special_tokens=False)).text == "<|im_start|>" * 2
 
 
 @pytest.mark.parametrize("model_type", ["qwen2", "qwen3", "mistral", "gemma3_text", "phi3", "gpt2"])
@@ -125,4 +128,10 @@ def test_other_architectures_answer_as_with_generate(engine: HFEngine, model_typ
     model.generation_config.eos_token_id = None
     theirs = model.generate(torch.tensor([PROMPT]), max_new_tokens=12, do_sample=False)[0, len(PROMPT) :]
     params = SamplingParams(do_sample=False, max_new_tokens=12)
-    assert HFEngine(model, engine._tokenizer).generate(PROMPT, params).token_ids == tuple(theirs.tolist())
+    assert HFEngine(model, engine.tokenizer).generate(PROMPT, params).token_ids == tuple(theirs.tolist())
+
+
+def test_markers_that_are_special_tokens_stay_visible_on_request(engine: HFEngine) -> None:
+    again_and_again = SamplingParams(do_sample=False, max_new_tokens=2, logit_bias=((1, 100.0),))
+    assert engine.generate(PROMPT, replace(again_and_again, visible_ids=(2,))).text == ""
+    assert engine.generate(PROMPT, replace(again_and_again, visible_ids=(1,))).text == "<|im_start|>" * 2

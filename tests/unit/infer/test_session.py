@@ -9,7 +9,7 @@ import pytest
 from tests.tiny import tiny_adapter, tiny_model
 
 from tunesmith.config.resolve import Resolved, resolve
-from tunesmith.errors import TemplateError
+from tunesmith.errors import ConfigError, TemplateError
 from tunesmith.infer.engine import sampling_from_config
 from tunesmith.infer.session import Session, open_session
 from tunesmith.types import Message
@@ -48,6 +48,28 @@ def test_a_training_file_opens_the_tuned_model(run_folder: Path) -> None:
 def test_another_template_than_in_training_is_refused(run_folder: Path) -> None:
     with pytest.raises(TemplateError, match="trained with other tokens"):
         open_session(resolved_for(run_folder, "template=default"))
+
+
+def test_without_a_template_named_it_is_the_one_that_the_model_was_trained_with(run_folder: Path) -> None:
+    named = [f"model_name_or_path={run_folder / 'base'}", f"adapter_name_or_path={run_folder / 'run'}"]
+    session = open_session(resolve(named, verb="chat"))
+    assert session.renderer.template_name == "chatml"
+    assert any("trained" in note and "chatml" in note for note in session.notes)
+    assert session.engine.models == ("run", "base")
+
+
+def test_further_adapters_are_served_beside_the_first(run_folder: Path) -> None:
+    other = tiny_adapter(run_folder / "other", run_folder / "base", seed=5)
+    session = open_session(resolved_for(run_folder, f"serve_adapters={json.dumps({'second': str(other)})}"))
+    assert session.engine.models == ("run", "base", "second")
+    prompt = session.renderer.prompt([Message("user", "Who are you?")])
+    params = sampling_from_config(session.config, session.renderer.stop_ids)
+    answers = {name: session.engine.generate(prompt, params, name).token_ids for name in session.engine.models}
+    assert len(set(answers.values())) == 3
+    with pytest.raises(ConfigError, match="the name is taken"):
+        open_session(resolved_for(run_folder, f"serve_adapters={json.dumps({'base': str(other)})}"))
+    with pytest.raises(ConfigError, match="no adapter_config"):
+        open_session(resolved_for(run_folder, f"serve_adapters={json.dumps({'x': str(run_folder / 'base')})}"))
 
 
 def test_a_model_that_would_never_stop_is_refused(run_folder: Path) -> None:

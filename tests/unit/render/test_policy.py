@@ -10,7 +10,7 @@ import vocabularies
 from tunesmith.errors import DataError
 from tunesmith.render.load import make_renderer
 from tunesmith.render.renderer import Renderer, RenderPolicy
-from tunesmith.types import Conversation, Message, RenderedExample, RowRef, ToolCall, ToolSpec
+from tunesmith.types import Conversation, Message, RenderedExample, RowRef
 
 TALK = (Message("user", "Q1"), Message("assistant", "A1"), Message("user", "Q2"), Message("assistant", "A2"))
 REF = RowRef("rows", "rows.json", 3, 2)
@@ -101,21 +101,6 @@ def test_a_merge_across_the_border_of_turns_makes_several_examples() -> None:
     examples = renderer.examples(Conversation(talk), RenderPolicy())
     assert [trained_text(renderer, example) for example in examples] == [["\nA<|endoftext|>"], ["B<|endoftext|>"]]
     assert renderer.prompt(talk[:3]) == examples[1].input_ids[: len(renderer.prompt(talk[:3]))]
-
-
-@pytest.mark.parametrize(
-    "conversation",
-    [
-        Conversation((Message("user", "Q"), Message("tool", "{}"), Message("assistant", "A"))),
-        Conversation((Message("user", "Q"), Message("assistant", "", tool_calls=(ToolCall("f", "{}"),)))),
-        Conversation(TALK, tools=(ToolSpec("f", "", {}),)),
-    ],
-)
-def test_tools_are_refused_until_they_are_rendered(
-    chatml_renderer: Callable[..., Renderer], conversation: Conversation
-) -> None:
-    with pytest.raises(DataError, match="not rendered yet"):
-        chatml_renderer().examples(conversation, RenderPolicy())
 
 
 @pytest.mark.parametrize("messages", [(), TALK[:1], TALK[:3]])

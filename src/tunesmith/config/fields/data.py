@@ -19,7 +19,7 @@ _CONCAT = "use mix_strategy: concat"
 class DataOptions:
     """Datasets and how their rows become training examples."""
 
-    GROUP: ClassVar[Group] = Group("data", "Data", "数据", ("train", "eval", "data"))
+    GROUP: ClassVar[Group] = Group("data", "Data", "数据", ("train", "eval", "data", "predict"))
 
     template: str | None = option(
         None,
@@ -162,10 +162,10 @@ class DataOptions:
     )
     tool_format: str | None = option(
         None,
-        en="How tools and their calls are written, if not as the template has it.",
-        zh="工具及其调用的书写格式；不设置则按模板。",
+        en="How tools and their calls are written, if not as the template has it: `default`, `qwen`, `llama3`, ... "
+        "(docs/templates.md).",
+        zh="工具及其调用的书写格式（`default`、`qwen`、`llama3` 等，见 docs/templates.md）；不设置则按模板。",
         verbs=_EVERY_VERB,
-        later="tools are written as the template has them; choose the template of the model",
     )
     default_system: str | None = option(
         None,

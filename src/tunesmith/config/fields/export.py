@@ -24,6 +24,18 @@ class ExportOptions:
     export_dir: str | None = option(
         None, en="Folder that the merged model is written to.", zh="合并后模型的保存文件夹。"
     )
+    export_format: str = option(
+        "safetensors",
+        en="What to write: a model folder, GGUF files for llama.cpp and Ollama, or the adapter alone as GGUF.",
+        zh="导出的形式：模型文件夹、供 llama.cpp 和 Ollama 使用的 GGUF 文件，或仅将适配器导出为 GGUF。",
+        choices=("safetensors", "gguf", "gguf_adapter"),
+    )
+    export_gguf_type: tuple[str, ...] = option(
+        ("q8_0",),
+        en="Number formats of the GGUF files, one file each.",
+        zh="GGUF 文件的数值格式，每种格式生成一个文件。",
+        choices=("f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"),
+    )
     export_size: int | float = option(
         5, en="Largest size of one weight file, in GB.", zh="单个权重文件的最大体积（GB）。", gt=0
     )

@@ -5,8 +5,9 @@ Keys of the public vocabulary keep their names and meanings. Nothing here runs c
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tunesmith.config.spec import Group, option
 
@@ -30,6 +31,12 @@ class ModelOptions:
         en="Folders of trained adapters; all but the last are merged, the last is continued or served.",
         zh="已训练的适配器文件夹；前面的先合并，最后一个继续训练或用于推理。",
         aliases=("checkpoint_dir",),
+    )
+    serve_adapters: Mapping[str, Any] | None = option(
+        None,
+        en="Further adapters on the same base, name: folder; clients choose one by `model`.",
+        zh="同一基座上一并提供服务的其他适配器（名称: 文件夹）；客户端用 `model` 选择。",
+        verbs=("api", "webchat", "chat"),
     )
     adapter_folder: str | None = option(
         None,
@@ -115,10 +122,9 @@ class ModelOptions:
         "huggingface",
         en="Engine that generates text.",
         zh="生成文本所用的推理引擎。",
-        choices=("huggingface", "vllm", "sglang"),
-        later_choices={"vllm": "use huggingface", "sglang": "use huggingface"},
-        older_values={"hf": "huggingface"},
-        verbs=("chat", "webchat", "api", "eval"),
+        choices=("huggingface", "llamacpp", "vllm", "sglang"),
+        older_values={"hf": "huggingface", "llama.cpp": "llamacpp"},
+        verbs=("chat", "webchat", "api", "eval", "predict"),
     )
     infer_dtype: str = option(
         "auto",

@@ -8,8 +8,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tunesmith.render.template import Template, Thinking
+from tunesmith.render.template import Template, Thinking, ToolTurns
 
+_QWEN_TOOLS = ToolTurns(
+    format="qwen",
+    turn="<|im_start|>user{content}<|im_end|>\n",
+    result="\n<tool_response>\n{content}\n</tool_response>",
+    keeps_thoughts=True,
+)
 _CHATML = Template(
     name="chatml",
     family="chatml",
@@ -20,6 +26,7 @@ _CHATML = Template(
     gap="\n",
     stops=("<|im_start|>",),
     required_tokens=("<|im_start|>", "<|im_end|>"),
+    tools=ToolTurns(turn="{content}", result="<|im_start|>tool\n{content}<|im_end|>\n"),
 )
 
 TEMPLATES = (
@@ -28,6 +35,7 @@ TEMPLATES = (
         _CHATML,
         name="qwen",
         family="qwen",
+        tools=_QWEN_TOOLS,
         default_system="You are Qwen, created by Alibaba Cloud. You are a helpful assistant.",
         stops=("<|endoftext|>",),
         notes="Qwen2 and Qwen2.5. Without a system turn the vendor's default system text is written.",
@@ -36,6 +44,7 @@ TEMPLATES = (
         _CHATML,
         name="qwen3",
         family="qwen",
+        tools=_QWEN_TOOLS,
         stops=("<|endoftext|>",),
         thinking=Thinking(),
         notes="Thoughts leave the history when a new question comes, as in the model's own template; a dialogue "
@@ -45,6 +54,7 @@ TEMPLATES = (
         _CHATML,
         name="qwen3_nothink",
         family="qwen",
+        tools=_QWEN_TOOLS,
         stops=("<|endoftext|>",),
         notes="Qwen3 Instruct models, which do not think (2507).",
     ),

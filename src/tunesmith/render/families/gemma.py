@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tunesmith.render.template import Template
+from tunesmith.render.template import Template, ToolTurns
 
 _GEMMA = Template(
     name="gemma",
@@ -22,6 +22,7 @@ _GEMMA = Template(
     stops=("<eos>",),
     required_tokens=("<start_of_turn>", "<end_of_turn>"),
     trims=("user", "assistant"),
+    tools=ToolTurns(turn="{content}", result="<start_of_turn>tool\n{content}<end_of_turn>\n"),
     notes="The own template of Gemma 1 and 2 refuses a system turn; here it is merged, as in Gemma 3's.",
 )
 

@@ -6,7 +6,7 @@ time the first token of the next user turn.
 
 from __future__ import annotations
 
-from tunesmith.render.template import Template
+from tunesmith.render.template import Template, ToolTurns
 
 TEMPLATES = (
     Template(
@@ -20,6 +20,9 @@ TEMPLATES = (
         end="<|user|>",
         end_opens_next_turn=True,
         stops=("<|observation|>", "<|endoftext|>"),
+        tools=ToolTurns(
+            "glm4", turn="{content}", result="<|observation|>\n{content}", calls="{content}", end="<|observation|>"
+        ),
         required_tokens=("[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>"),
     ),
 )

@@ -5,7 +5,7 @@ Llama 2 marks turns with ordinary text and opens every exchange with the begin t
 
 from __future__ import annotations
 
-from tunesmith.render.template import Template
+from tunesmith.render.template import Template, ToolTurns
 
 TEMPLATES = (
     Template(
@@ -29,6 +29,11 @@ TEMPLATES = (
         end="<|eot_id|>",
         stops=("<|eom_id|>", "<|end_of_text|>"),
         required_tokens=("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+        tools=ToolTurns(
+            "llama3",
+            turn="{content}",
+            result="<|start_header_id|>ipython<|end_header_id|>\n\n{content}<|eot_id|>",
+        ),
         trims=("system", "user", "assistant"),
         notes="Llama 3, 3.1, 3.2, 3.3. The own templates of 3.1 and later also write a system turn with two dates "
         "(the second is today's); this one does not, so that data never depends on the calendar.",

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from tunesmith.render.template import Template
+from tunesmith.render.template import Template, ToolTurns
 
 TEMPLATES = (
     Template(
@@ -16,6 +16,9 @@ TEMPLATES = (
         system_place="last_user",
         user="[INST] {content}[/INST]",
         answer=" {content}",
+        tools=ToolTurns(
+            "mistral", turn="{content}", result="[TOOL_RESULTS] {content}[/TOOL_RESULTS]", calls="{content}"
+        ),
         notes="The system text goes in front of the last user's words, as in Mistral's own tokenizer (v2, v3) and "
         "Jinja template, so a dialogue of several turns with a system text becomes one example per answer. "
         "LLaMA-Factory puts it in front of the first.",

@@ -1,0 +1,396 @@
+"""The built-in engine: many requests at once, each answered as if it were alone.
+
+One thread owns the model. It goes round: let waiting requests in, read one helping of prompts, give every running
+answer its next token, and again. A request that arrives joins at the next round; one whose client has left is gone
+before the next token. Reading and answering are passes of two fixed widths (`model/ragged.py`), so that an answer is
+the same to the bit alone and among others, and with or without the prefix cache.
+
+Adapters that share a base are lanes: a pass serves one lane, and the lanes take turns.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
+from typing import Any, TypeVar
+
+import torch
+
+from tunesmith.errors import ModelError
+from tunesmith.infer.answer import Answer, Decoder
+from tunesmith.infer.engine import (
+    EngineBase,
+    EngineBusyError,
+    Event,
+    SamplingParams,
+    check_scored,
+    num_new_tokens,
+)
+from tunesmith.infer.grammar import Grammars
+from tunesmith.infer.lanes import Lanes
+from tunesmith.infer.prefix import PrefixCache
+from tunesmith.model.ragged import (
+    Layout,
+    Piece,
+    SequenceCache,
+    lay_out,
+    num_layers_of,
+    run_hidden,
+    run_pieces,
+)
+from tunesmith.model.rope import context_length
+
+_LOG = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """Sizes of the engine; those of passes are part of how numbers round.
+
+    Attributes:
+        answer_rows: tokens of a pass that answers: so many answers share it.
+        piece_tokens: prompts are cut at multiples of this.
+        reading_rows: tokens of a pass that reads prompts.
+        max_running: answers on their way at a time.
+        max_waiting: requests that may wait; more are refused.
+        max_cache_tokens: prompt and answer tokens of all running requests together.
+        prefix_bytes: memory for beginnings of prompts.
+    """
+
+    answer_rows: int = 16
+    piece_tokens: int = 64
+    reading_rows: int = 128
+    max_running: int = 64
+    max_waiting: int = 256
+    max_cache_tokens: int = 1 << 20
+    prefix_bytes: int = 1 << 28
+
+
+@dataclass(slots=True, eq=False)
+class _Request:
+    """A request from its arrival to its last token; it is its own ticket."""
+
+    number: int
+    model: str
+    prompt_ids: tuple[int, ...]
+    answer: Answer
+    room: int
+    deliver: Callable[[Event], None]
+    arrived: float
+    cache: SequenceCache
+    keys: list[bytes]
+    num_read: int = 0
+    cancelled: threading.Event = field(default_factory=threading.Event)
+
+    def cancel(self) -> None:
+        """See `Ticket.cancel`."""
+        self.cancelled.set()
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that it may come to hold."""
+        return len(self.prompt_ids) + self.room
+
+    @property
+    def is_reading(self) -> bool:
+        return self.num_read < len(self.prompt_ids)
+
+
+class BatchEngine(EngineBase):
+    """Continuous batching over a transformers model that takes ragged rows.
+
+    Args:
+        lanes: the model and the names under which its adapters answer.
+        tokenizer: turns answer ids into text.
+        limits: sizes.
+    """
+
+    def __init__(self, lanes: Lanes, tokenizer: Any, limits: BatchLimits | None = None) -> None:
+        self.limits = limits or BatchLimits()
+        self.lanes = lanes
+        self._decoder = Decoder(tokenizer)
+        self._grammars = Grammars(tokenizer)
+        self._context_length = context_length(lanes.model.config)
+        self._num_layers = num_layers_of(lanes.model.config)
+        self._prefixes = PrefixCache(self.limits.piece_tokens, self.limits.prefix_bytes)
+        self._numbers = count()
+        self._waiting: deque[_Request] = deque()
+        self._jobs: deque[Callable[[], None]] = deque()
+        self._running: list[_Request] = []
+        self._sums: Counter[str] = Counter()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._work, name="tunesmith-engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """See `Engine.models`."""
+        return self.lanes.names
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that fit, prompt and answer together."""
+        return self._context_length
+
+    def submit(
+        self,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        deliver: Callable[[Event], None],
+        model: str | None = None,
+    ) -> _Request:
+        """See `Engine.submit`."""
+        name = self.lanes.check(model)
+        room = num_new_tokens(len(prompt_ids), params, self._context_length)
+        if len(prompt_ids) > self.limits.max_cache_tokens:
+            raise ModelError(f"the prompt has {len(prompt_ids)} tokens, memory holds {self.limits.max_cache_tokens}")
+        room = min(room, self.limits.max_cache_tokens - len(prompt_ids))
+        request = _Request(
+            number=next(self._numbers),
+            model=name,
+            prompt_ids=tuple(prompt_ids),
+            answer=Answer(prompt_ids, params, room, self._decoder, self._grammars),
+            room=room,
+            deliver=deliver,
+            arrived=time.monotonic(),
+            cache=SequenceCache(self._num_layers),
+            keys=self._prefixes.keys(name, prompt_ids),
+        )
+        with self._changed:
+            if self._closing:
+                raise ModelError("the engine is closed")
+            num_waiting = sum(not other.cancelled.is_set() for other in self._waiting)
+            if num_waiting >= self.limits.max_waiting:
+                raise EngineBusyError(num_waiting, self._seconds_until_room())
+            self._waiting.append(request)
+            self._changed.notify()
+        return request
+
+    def score(self, ids: Sequence[int], num_prompt_tokens: int, model: str | None = None) -> list[float]:
+        """See `Engine.score`."""
+        check_scored(len(ids), num_prompt_tokens, self._context_length)
+        return self.do(partial(self._score, tuple(ids), num_prompt_tokens, self.lanes.check(model)))
+
+    def embed(self, ids: Sequence[int], model: str | None = None) -> list[float]:
+        """A vector for a text: the mean of the last hidden states, of length 1. For likeness by the inner product.
+
+        A model that was trained to chat was not trained to do this; retrieval models do it better.
+
+        Raises: ModelError when the text does not fit the context.
+        """
+        check_scored(len(ids), len(ids), self._context_length)
+        hidden_TD = self.do(partial(self.hidden, tuple(ids), self.lanes.check(model)))
+        mean_D = hidden_TD.mean(0)
+        vector: list[float] = (mean_D / mean_D.norm()).tolist()
+        return vector
+
+    def figures(self) -> Mapping[str, float]:
+        """See `Engine.figures`. The sums are named `..._total`."""
+        with self._changed:
+            sums = dict(self._sums)
+            return {
+                "running": len(self._running),
+                "waiting": len(self._waiting),
+                "cache_tokens": sum(request.cache.length for request in self._running),
+                "prefix_cache_bytes": self._prefixes.num_bytes,
+                **{f"{name}_total": sums.get(name, 0) for name in _SUMS},
+            }
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout=60)
+
+    # ---- below: only the engine's own thread, but for `do`
+
+    def do(self, job: Callable[[], T]) -> T:
+        """Run a job in the engine's thread, between two passes."""
+        result: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                result.set_result(job())
+            except (ModelError, RuntimeError, ValueError) as error:
+                result.set_exception(error)
+
+        with self._changed:
+            if self._closing:
+                raise ModelError("the engine is closed")
+            self._jobs.append(run)
+            self._changed.notify()
+        return result.result()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not (self._waiting or self._running or self._jobs or self._closing):
+                    self._changed.wait()
+                if self._closing:
+                    break
+                jobs = [self._jobs.popleft() for _ in range(len(self._jobs))]
+                self._drop_cancelled()
+                self._admit()
+            for job in jobs:
+                job()
+            self._read_prompts()
+            self._answer()
+        self._end_all()
+
+    def _drop_cancelled(self) -> None:
+        gone = [r for r in (*self._waiting, *self._running) if r.cancelled.is_set()]
+        self._sums["cancelled"] += len(gone)
+        if gone:
+            self._waiting = deque(r for r in self._waiting if r not in gone)
+            self._running = [r for r in self._running if r not in gone]
+
+    def _admit(self) -> None:
+        """Let requests in, first come first served, as long as rows and memory last."""
+        held = sum(request.num_tokens for request in self._running)
+        while self._waiting and len(self._running) < self.limits.max_running:
+            request = self._waiting[0]
+            held += request.num_tokens
+            if self._running and held > self.limits.max_cache_tokens:
+                return
+            self._running.append(self._waiting.popleft())
+            # the last token of a prompt is always read: its scores are the first of the answer
+            request.num_read = self._prefixes.restore(request.keys, request.cache, len(request.prompt_ids) - 1)
+            self._sums["cached_tokens"] += request.num_read
+            self._sums["prompt_tokens"] += len(request.prompt_ids)
+
+    def _read_prompts(self) -> None:
+        """One pass over pieces of prompts, of the lane whose request has waited longest."""
+        reading = [request for request in self._running if request.is_reading]
+        if not reading:
+            return
+        lane = [request for request in reading if request.model == reading[0].model]
+        chosen, used = list[_Request](), 0
+        for request in lane:
+            end = self._piece_end(request)
+            if used + end - request.num_read > self.limits.reading_rows or len(chosen) == self.limits.answer_rows:
+                break
+            chosen.append(request)
+            used += end - request.num_read
+        self._guarded(chosen, self._read, self.limits.reading_rows)
+
+    def _piece_end(self, request: _Request) -> int:
+        piece = self.limits.piece_tokens
+        return min((request.num_read // piece + 1) * piece, len(request.prompt_ids))
+
+    def _read(self, requests: list[_Request], width: int) -> None:
+        starts = [request.num_read for request in requests]
+        ends = [self._piece_end(request) for request in requests]
+        pieces = [
+            Piece(request.cache, request.prompt_ids[start:end], start)
+            for request, start, end in zip(requests, starts, ends, strict=True)
+        ]
+        layout = lay_out(pieces, width)
+        whole = [end == len(request.prompt_ids) for request, end in zip(requests, ends, strict=True)]
+        wanted = [bound[1] - 1 for bound, is_whole in zip(layout.bounds, whole, strict=True) if is_whole]
+        with self.lanes.acting(requests[0].model) as model:
+            logits_NV = run_pieces(model, layout, wanted, self.limits.answer_rows)
+        for request, start, end in zip(requests, starts, ends, strict=True):
+            request.num_read = end
+            if end - start == self.limits.piece_tokens:
+                self._prefixes.keep(request.keys[start // self.limits.piece_tokens], request.cache, start)
+        done = [request for request, is_whole in zip(requests, whole, strict=True) if is_whole]
+        self._give(done, logits_NV)
+
+    def _answer(self) -> None:
+        """The next token of every answer: passes of one lane each, as many as it takes."""
+        answering = [request for request in self._running if not request.is_reading]
+        for name in dict.fromkeys(request.model for request in answering):
+            lane = [request for request in answering if request.model == name]
+            for start in range(0, len(lane), self.limits.answer_rows):
+                self._guarded(lane[start : start + self.limits.answer_rows], self._step, self.limits.answer_rows)
+
+    def _step(self, requests: list[_Request], width: int) -> None:
+        pieces = [
+            Piece(
+                request.cache,
+                request.answer.token_ids[-1:],
+                len(request.prompt_ids) + len(request.answer.token_ids) - 1,
+            )
+            for request in requests
+        ]
+        with self.lanes.acting(requests[0].model) as model:
+            logits_NV = run_pieces(model, lay_out(pieces, width), range(len(requests)), width)
+        self._give(requests, logits_NV)
+
+    def _give(self, requests: Iterable[_Request], logits_NV: Any) -> None:
+        for request, logits_V in zip(requests, logits_NV, strict=True):
+            piece = request.answer.take(logits_V)
+            self._sums["answer_tokens"] += 1
+            if piece.finish_reason is not None:
+                self._sums["answers"] += 1
+                self._remove(request)
+            if not request.cancelled.is_set():
+                request.deliver(piece)
+
+    def _guarded(self, requests: list[_Request], work: Callable[[list[_Request], int], None], width: int) -> None:
+        """Do a pass; what goes wrong in it ends the requests of the pass, and nothing else."""
+        try:
+            work(requests, width)
+        except (RuntimeError, ValueError, IndexError, MemoryError, ModelError) as error:
+            _LOG.warning("a pass failed: %s: %s", type(error).__name__, str(error).split("\n")[0])
+            self._sums["failed"] += len(requests)
+            for request in requests:
+                self._remove(request)
+                request.deliver(error)
+
+    def _remove(self, request: _Request) -> None:
+        with self._changed:
+            self._running = [other for other in self._running if other is not request]
+
+    def _end_all(self) -> None:
+        with self._changed:
+            left = [*self._running, *self._waiting]
+            self._running, self._waiting = [], deque()
+        for request in left:
+            request.deliver(ModelError("the engine was closed before the answer was whole"))
+
+    def _seconds_until_room(self) -> int:
+        """How long the queue needs to shorten, by what the engine has done so far."""
+        oldest = min((request.arrived for request in self._running), default=time.monotonic())
+        return max(1, min(60, round(time.monotonic() - oldest)))
+
+    def _score(self, ids: tuple[int, ...], num_prompt_tokens: int, name: str) -> list[float]:
+        """Log-probabilities, piece by piece, so that a long text needs no more logits than a piece has."""
+        scores: list[float] = []
+        for layout, start, end in self._pieces_of(ids[:-1]):  # nothing comes after the last token
+            wanted = range(max(num_prompt_tokens - 1 - start, 0), end - start)
+            with self.lanes.acting(name) as model:
+                logits_NV = run_pieces(model, layout, wanted, max(len(wanted), 1))
+            targets_N = torch.tensor(ids[start + wanted.start + 1 : end + 1], device=logits_NV.device)
+            logprobs_NV = logits_NV.float().log_softmax(-1)
+            scores += logprobs_NV.gather(-1, targets_N[:, None])[:, 0].tolist() if len(wanted) else []
+        return scores
+
+    def hidden(self, ids: tuple[int, ...], name: str) -> torch.Tensor:
+        """The last hidden states (T, D) of a text, float32."""
+        parts = []
+        for layout, _, _ in self._pieces_of(ids):
+            with self.lanes.acting(name) as model:
+                parts.append(run_hidden(model, layout).float())
+        return torch.cat(parts)
+
+    def _pieces_of(self, ids: tuple[int, ...]) -> Iterator[tuple[Layout, int, int]]:
+        """A text alone, cut as prompts are: each layout with the piece's first and end token."""
+        cache, piece = SequenceCache(self._num_layers), self.limits.piece_tokens
+        for start in range(0, len(ids), piece):
+            end = min(start + piece, len(ids))
+            yield lay_out([Piece(cache, ids[start:end], start)], self.limits.reading_rows), start, end
+
+
+_SUMS = ("prompt_tokens", "cached_tokens", "answer_tokens", "answers", "cancelled", "failed")
