@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from tunesmith.errors import ConfigError
 
@@ -35,7 +36,8 @@ def split_arguments(argv: Sequence[str]) -> tuple[ApiArguments, list[str]]:
                 value = words.pop(0) if words else ""
             if not value or value.startswith("--"):
                 raise ConfigError(f"{flag} needs a value")
-            own = replace(own, **{_FIELDS[flag]: value})
+            changes: dict[str, Any] = {_FIELDS[flag]: value}
+            own = replace(own, **changes)
         else:
             rest.append(word)
     if own.report and not own.report.endswith((".json", ".xml")):

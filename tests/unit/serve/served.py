@@ -74,7 +74,7 @@ def wait_until(holds: Any, seconds: float = WAIT_S) -> None:
         time.sleep(0.005)
 
 
-def make_service(engine: Any, settings: Settings, template: str = "qwen3", max_new_tokens: int = 256) -> Service:
+def make_service(engine: Any, settings: Settings, template: str | None = "qwen3", max_new_tokens: int = 256) -> Service:
     """A service over a tiny tokenizer."""
     renderer = make_renderer(TOKENIZER, template)
     defaults = SamplingParams(max_new_tokens=max_new_tokens, stop_ids=renderer.stop_ids)
@@ -88,7 +88,7 @@ def served(
     engine: Any = None,
     hold: bool = False,
     models: Sequence[str] = ("tuned",),
-    template: str = "qwen3",
+    template: str | None = "qwen3",
     **settings: Any,
 ) -> Iterator[Served]:
     """Serve `answers` until the block ends."""

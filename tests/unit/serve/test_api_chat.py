@@ -230,7 +230,9 @@ def test_response_formats_become_grammars(plain: Served) -> None:
         plain.chat(response_format=given)
         grammar = plain.engine.asked[-1][1].grammar
         assert grammar.kind == "json_schema"
-        assert json.loads(grammar.text) == wanted
+        text = json.loads(grammar.text)
+        assert text.pop("x-guidance")["whitespace_flexible"] is False
+        assert text == wanted
     plain.chat(response_format={"type": "text"})
     assert plain.engine.asked[-1][1].grammar is None
 
@@ -354,6 +356,13 @@ def test_what_cannot_be_honoured_is_refused_by_name(
 
 def test_stream_options_need_a_stream(plain: Served) -> None:
     assert error_of(plain.chat(stream_options={"include_usage": True}), 400)["param"] == "stream_options"
+
+
+def test_tools_are_refused_where_the_template_shows_none_or_hides_calls() -> None:
+    with served(["x"], template=None) as server:
+        error = error_of(server.chat(tools=TOOLS), 400)
+        assert (error["param"], error["code"]) == ("tools", "unsupported_parameter")
+        assert server.chat(tools=TOOLS, tool_choice="none").status_code == 400
 
 
 def test_a_typo_gets_the_nearest_field(plain: Served) -> None:

@@ -12,9 +12,11 @@ import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TextIO
 
 import httpx
 
@@ -45,14 +47,14 @@ def check_running(url: str, model: str = "", report: str = "") -> int:
 def check_file(argv: Sequence[str], model: str = "", report: str = "") -> int:
     """Serve what `argv` names in a child process, check it, end it; returns the exit code.
 
-    Raises: ConfigError when the server does not come up; what it said stands above.
+    Raises: ConfigError when the server does not come up, with what it said.
     """
     key = secrets.token_hex(16)
     environment = {**os.environ, "API_HOST": "127.0.0.1", "API_PORT": "0", "API_KEY": key}
     command = [sys.executable, "-m", "tunesmith", "api", *argv]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as server:
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as log, _started(command, environment, log) as server:
         try:
-            results = _checked(_target(_url_of(server), key, model))
+            results = _checked(_target(_url_of(server, log), key, model))
             results.append(_end(server))
         finally:
             if server.poll() is None:
@@ -60,12 +62,20 @@ def check_file(argv: Sequence[str], model: str = "", report: str = "") -> int:
     return _told(results, report)
 
 
-def _url_of(server: subprocess.Popen[str]) -> str:
+def _started(command: Sequence[str], environment: Mapping[str, str], log: TextIO) -> subprocess.Popen[str]:
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environment, text=True)
+
+
+def _url_of(server: subprocess.Popen[str], log: TextIO) -> str:
     assert server.stdout is not None
     for line in server.stdout:
         if found := _READY.match(line.strip()):
             return found[1]
-    raise ConfigError("the server has not come up", why=f"it ended with exit code {server.wait(_LOADING_S)}")
+    code = server.wait(_LOADING_S)
+    log.seek(0)
+    raise ConfigError(
+        "the server has not come up", why=f"it ended with exit code {code} and said:\n{log.read()[-4000:]}"
+    )
 
 
 def _end(server: subprocess.Popen[str]) -> Result:
@@ -98,7 +108,12 @@ def _target(url: str, key: str, model: str) -> Target:
 
 def _checked(target: Target) -> list[Result]:
     print(f"checking {target.model} at {target.url}", flush=True)
-    return run_suite(target, all_checks())
+    return run_suite(target, all_checks(), on_result=_say)
+
+
+def _say(result: Result) -> None:
+    """One line as soon as a check is done, since all of them take minutes on a slow machine."""
+    print(f"{result.verdict} {result.seconds:6.1f} s  {result.name} ({result.mode})", file=sys.stderr, flush=True)
 
 
 def _told(results: Sequence[Result], report: str) -> int:

@@ -20,7 +20,7 @@ SCHEMA = {
 @CHECKS.add("JSON object")
 def json_object(target: Target, mode: Mode) -> None:
     form = {"type": "json_object"}
-    answer = target.chat(mode, "Give a JSON object with the key a.", response_format=form, max_tokens=120).first
+    answer = target.chat(mode, "Give a JSON object with the key a.", response_format=form, max_tokens=40).first
     if answer.finish_reason == "stop":
         expect(isinstance(json.loads(answer.text), dict), "it is no object")
     else:
@@ -39,7 +39,7 @@ def json_schema(target: Target, mode: Mode) -> None:
 
 @CHECKS.add("logprobs")
 def logprobs(target: Target, mode: Mode) -> None:
-    answer = target.chat(mode, "Say hello in Chinese: 你好", logprobs=True, top_logprobs=3).first
+    answer = target.chat(mode, "Say hello in Chinese: 你好", logprobs=True, top_logprobs=3, max_tokens=10).first
     expect(bool(answer.logprobs), "there are none")
     expect("".join(entry["token"] for entry in answer.logprobs) == answer.text, "the tokens do not make the text")
     told = b"".join(bytes(entry["bytes"]) for entry in answer.logprobs)

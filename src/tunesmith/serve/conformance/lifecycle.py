@@ -17,9 +17,9 @@ NUM_CLIENTS = 8
 @CHECKS.add("answers in company equal those alone")
 def company(target: Target, mode: Mode) -> None:
     questions = [f"Repeat this word: w{number}{number}" for number in range(NUM_CLIENTS)]
-    alone = [target.chat(mode, question, max_tokens=10).first.text for question in questions]
+    alone = [target.chat(mode, question, max_tokens=6).first.text for question in questions]
     with ThreadPoolExecutor(NUM_CLIENTS) as pool:
-        together = list(pool.map(lambda question: target.chat(mode, question, max_tokens=10).first.text, questions))
+        together = list(pool.map(lambda question: target.chat(mode, question, max_tokens=6).first.text, questions))
     different = [number for number in range(NUM_CLIENTS) if alone[number] != together[number]]
     expect(not different, f"{len(different)} of {NUM_CLIENTS} differ, as {[together[n] for n in different[:1]]}")
 
@@ -27,7 +27,7 @@ def company(target: Target, mode: Mode) -> None:
 @CHECKS.add("models and health answer while generating", ["plain"])
 def responsive(target: Target, mode: Mode) -> None:
     with ThreadPoolExecutor(1) as pool:
-        busy = pool.submit(target.chat, "plain", "Tell me a long story.", max_tokens=60)
+        busy = pool.submit(target.chat, "plain", "Tell me a long story.", max_tokens=20)
         time.sleep(0.2)
         began = time.monotonic()
         target.send("GET", "models")

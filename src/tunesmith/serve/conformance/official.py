@@ -24,8 +24,8 @@ def _client(target: Target, kind: str = "OpenAI") -> Any:
 
 @CHECKS.add("openai client: chat")
 def chat(target: Target, mode: Mode) -> None:
-    fields: dict[str, Any] = {"model": target.model, "messages": MESSAGES, "temperature": 0, "max_tokens": 16}
-    wanted = target.chat("plain", MESSAGES, max_tokens=16).first.text
+    fields: dict[str, Any] = {"model": target.model, "messages": MESSAGES, "temperature": 0, "max_tokens": 8}
+    wanted = target.chat("plain", MESSAGES, max_tokens=8).first.text
     with _client(target) as client:
         if mode == "plain":
             text = client.chat.completions.create(**fields).choices[0].message.content
@@ -38,7 +38,7 @@ def chat(target: Target, mode: Mode) -> None:
 
 @CHECKS.add("openai client: asynchronous chat")
 def async_chat(target: Target, mode: Mode) -> None:
-    fields: dict[str, Any] = {"model": target.model, "messages": MESSAGES, "temperature": 0, "max_tokens": 16}
+    fields: dict[str, Any] = {"model": target.model, "messages": MESSAGES, "temperature": 0, "max_tokens": 8}
 
     async def ask() -> str:
         async with _client(target, "AsyncOpenAI") as client:
@@ -47,13 +47,19 @@ def async_chat(target: Target, mode: Mode) -> None:
             stream = await client.chat.completions.create(**fields, stream=True)
             return "".join([chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices])
 
-    expect(asyncio.run(ask()) == target.chat("plain", MESSAGES, max_tokens=16).first.text, "the answer differs")
+    expect(asyncio.run(ask()) == target.chat("plain", MESSAGES, max_tokens=8).first.text, "the answer differs")
 
 
 @CHECKS.add("openai client: a forced tool call")
 def tools(target: Target, mode: Mode) -> None:
     choice = {"type": "function", "function": {"name": "weather"}}
-    fields: dict[str, Any] = {"model": target.model, "messages": MESSAGES, "tools": [WEATHER], "tool_choice": choice}
+    fields: dict[str, Any] = {
+        "model": target.model,
+        "messages": MESSAGES,
+        "tools": [WEATHER],
+        "tool_choice": choice,
+        "max_tokens": 100,
+    }
     with _client(target) as client:
         import openai
 
@@ -66,7 +72,9 @@ def tools(target: Target, mode: Mode) -> None:
                 parts = [call for chunk in chunks for call in chunk.choices[0].delta.tool_calls or ()]
                 name = parts[0].function.name if parts else None
         except openai.BadRequestError as error:
-            raise Skipped(str(error)[:200]) from None
+            if error.code == "unsupported_parameter":
+                raise Skipped(str(error)[:200]) from None
+            raise
     expect(name == "weather", f"{name} is called")
 
 

@@ -55,7 +55,10 @@ def logprobs(target: Target, mode: Mode) -> None:
 
 @CHECKS.add("completions: refusals", ["plain"])
 def refusals(target: Target, mode: Mode) -> None:
-    for fields in ({"suffix": "x"}, {"best_of": 3}, {"prompt": []}, {"prompt": [10**8]}, {"nothing": 1}):
+    wrong: tuple[dict[str, Any], ...] = (
+        {"suffix": "x"}, {"best_of": 3}, {"prompt": []}, {"prompt": [10**8]}, {"nothing": 1}
+    )  # fmt: skip
+    for fields in wrong:
         body = {"model": target.model, "prompt": "x", "max_tokens": 1, **fields}
         error = error_of(target.send("POST", "completions", body), 400)
         expect(str(error["param"]).startswith(next(iter(fields))), f"{json.dumps(fields)}: param is {error['param']}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tunesmith.serve.conformance.suite import Checks
-from tunesmith.serve.conformance.target import Mode, Target, error_of, expect
+from tunesmith.serve.conformance.target import Mode, Skipped, Target, error_of, expect
 
 CHECKS = Checks()
 
@@ -88,8 +88,6 @@ def routes(target: Target, mode: Mode) -> None:
 
 @CHECKS.add("a wrong key is a 401", ["plain"])
 def key(target: Target, mode: Mode) -> None:
-    from tunesmith.serve.conformance.target import Skipped
-
     if not target.key:
         raise Skipped("the server was given without a key")
     other = Target(target.url, "wrong-" + target.key[:4], target.model)

@@ -41,32 +41,25 @@ def several(target: Target, mode: Mode) -> None:
 @CHECKS.add("a seed repeats an answer")
 def seed(target: Target, mode: Mode) -> None:
     def draw(number: int) -> str:
-        return target.chat(mode, QUESTION, temperature=1.5, top_p=1, seed=number).first.text
+        return target.chat(mode, QUESTION, temperature=1.5, top_p=1, seed=number, max_tokens=8).first.text
 
     first = draw(1)
     expect(draw(1) == first, "the same seed gave another answer")
     expect(any(draw(number) != first for number in (2, 3, 4)), "every seed gives the same answer")
 
 
-@CHECKS.add("logit_bias rules a token out")
+@CHECKS.add("logit_bias forces a token")
 def bias(target: Target, mode: Mode) -> None:
-    response = target.send(
-        "POST", "completions", {"model": target.model, "prompt": "a", "max_tokens": 1, "logprobs": 1}
-    )
-    expect(response.status_code == 200, f"status {response.status_code}")
-    forced = target.chat(mode, QUESTION, max_tokens=3, logit_bias={"100": 100})
-    expect(
-        len(set(map(str, forced.first.text))) > 0
-        and forced.first.text != target.chat(mode, QUESTION, max_tokens=3).first.text,
-        "nothing changed",
-    )
+    free = target.chat(mode, QUESTION, max_tokens=3).first.text
+    forced = {target.chat(mode, QUESTION, max_tokens=3, logit_bias={token: 100}).first.text for token in ("100", "200")}
+    expect(len(forced) == 2 and free not in forced, f"forced {forced}, free {free!r}")
 
 
 @CHECKS.add("penalties change an answer")
 def penalties(target: Target, mode: Mode) -> None:
     def answer(**fields: float) -> str:
         prompt = "Write the word yes forty times."
-        return target.chat(mode, prompt, max_tokens=40, **fields).first.text
+        return target.chat(mode, prompt, max_tokens=24, **fields).first.text
 
     plain = answer()
     expect(answer(presence_penalty=0, frequency_penalty=0) == plain, "penalties of 0 change the answer")

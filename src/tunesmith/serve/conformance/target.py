@@ -83,8 +83,13 @@ class Target:
         )
 
     def chat(self, mode: Mode, messages: Sequence[Mapping[str, Any]] | str, **fields: Any) -> Answer:
-        """A chat answer at temperature 0, unless `fields` say otherwise. Raises: Failed when there is none."""
+        """A chat answer at temperature 0, unless `fields` say otherwise.
+
+        Raises: Skipped when the server says that it does not support a field; Failed for no answer else.
+        """
         response = self.try_chat(mode, messages, **fields)
+        if response.status_code == 400 and '"unsupported_parameter"' in response.text:
+            raise Skipped(response.json()["error"]["message"])
         if response.status_code != 200:
             raise Failed(f"status {response.status_code}: {response.text[:300]}")
         return read_chat(response, len_choices=fields.get("n", 1)) if mode == "stream" else _whole(response.json())
@@ -93,7 +98,7 @@ class Target:
         """The response to a chat request, whatever it is."""
         if isinstance(messages, str):
             messages = [{"role": "user", "content": messages}]
-        body = {"model": self.model, "messages": messages, "temperature": 0, "max_tokens": 24, **fields}
+        body = {"model": self.model, "messages": messages, "temperature": 0, "max_tokens": 12, **fields}
         if mode == "stream":
             body = {"stream": True, "stream_options": {"include_usage": True}, **body}
         return self.send("POST", "chat/completions", body)

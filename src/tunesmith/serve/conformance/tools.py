@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from tunesmith.serve.conformance.suite import Checks
-from tunesmith.serve.conformance.target import Answer, Mode, Skipped, Target, expect
+from tunesmith.serve.conformance.target import Answer, Mode, Target, expect
 
 CHECKS = Checks()
 
@@ -14,7 +14,7 @@ CHECKS = Checks()
 def _tool(name: str, field: str, kind: str) -> dict[str, Any]:
     parameters = {
         "type": "object",
-        "properties": {field: {"type": kind, **({"maxLength": 16} if kind == "string" else {"enum": [1, 2]})}},
+        "properties": {field: {"type": kind, **({"maxLength": 8} if kind == "string" else {"enum": [1, 2]})}},
         "required": [field],
         "additionalProperties": False,
     }
@@ -29,17 +29,12 @@ QUESTION = "What is the weather in Paris, and what time is it there?"
 
 
 def _ask(target: Target, mode: Mode, **fields: Any) -> Answer:
-    """Ask with tools; a server that says it cannot force calls is skipped."""
-    fields = {"tools": [WEATHER, CLOCK], "max_tokens": 200, **fields}
-    response = target.try_chat("plain", QUESTION, **{**fields, "max_tokens": 1})
-    if response.status_code == 400 and "unsupported" in str(response.json()["error"].get("code")):
-        raise Skipped(response.json()["error"]["message"])
-    return target.chat(mode, QUESTION, **fields)
+    return target.chat(mode, QUESTION, **{"tools": [WEATHER, CLOCK], "max_tokens": 120, **fields})
 
 
-def _check_calls(answer: Answer, names: set[str]) -> None:
+def _check_calls(answer: Answer, names: set[str], reasons: tuple[str, ...] = ("tool_calls",)) -> None:
     expect(bool(answer.first.calls), "nothing is called")
-    expect(answer.first.finish_reason == "tool_calls", f"finish_reason is {answer.first.finish_reason}")
+    expect(answer.first.finish_reason in reasons, f"finish_reason is {answer.first.finish_reason}")
     expect(len({call["id"] for call in answer.first.calls}) == len(answer.first.calls), "calls share an id")
     for call in answer.first.calls:
         expect(call["type"] == "function", "a call is no function")
@@ -51,7 +46,8 @@ def _check_calls(answer: Answer, names: set[str]) -> None:
 
 @CHECKS.add("tool_choice required")
 def required(target: Target, mode: Mode) -> None:
-    _check_calls(_ask(target, mode, tool_choice="required"), {"weather", "clock"})
+    # a model may call on and on until the limit
+    _check_calls(_ask(target, mode, tool_choice="required"), {"weather", "clock"}, ("tool_calls", "length"))
 
 
 @CHECKS.add("tool_choice named")
@@ -96,10 +92,10 @@ def none(target: Target, mode: Mode) -> None:
 @CHECKS.add("a tool's result is answered")
 def follow_up(target: Target, mode: Mode) -> None:
     calls = _ask(target, mode, tool_choice={"type": "function", "function": {"name": "weather"}}).first.calls
-    turns = [
+    turns: list[dict[str, Any]] = [
         {"role": "user", "content": QUESTION},
         {"role": "assistant", "content": None, "tool_calls": calls},
         {"role": "tool", "tool_call_id": calls[0]["id"], "content": "It is raining frogs."},
     ]
-    answer = target.chat(mode, turns, tools=[WEATHER, CLOCK], tool_choice="none", max_tokens=60).first
+    answer = target.chat(mode, turns, tools=[WEATHER, CLOCK], tool_choice="none", max_tokens=12).first
     expect(bool(answer.text), "the answer is empty")

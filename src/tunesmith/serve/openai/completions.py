@@ -111,17 +111,19 @@ class _Choice:
         self._shown = ShownTokens(service.token_bytes, asked.params)
         self._logprobs = None if num_top is None else TextLogprobs(service.token_bytes, num_top)
         self._tokens: list[StreamPiece] = []
+        self._is_end = False
 
     def take(self, piece: StreamPiece) -> None:
         if self._logprobs is not None:
             self._tokens += self._shown.add(piece)
+            self._is_end = piece.finish_reason is not None
 
     def take_logprobs(self) -> dict[str, Any] | None:
         """The log-probabilities since the last time; None when none are asked for."""
         if self._logprobs is None:
             return None
         tokens, self._tokens = self._tokens, []
-        return self._logprobs.lists(tokens)
+        return self._logprobs.lists(tokens, self._is_end)
 
 
 async def _events(

@@ -33,6 +33,8 @@ REFUSED_FIELDS: dict[str, str] = {
 }
 """Fields of OpenAI's own that may be there only when they are null, and what to do instead."""
 
+UNSUPPORTED = "unsupported_parameter"
+"""The code of a field that is known and cannot be honoured."""
 _CONTENT_TYPE = re.compile(r"^messages\[\d+\]\.content\[\d+\]\.type$")
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
@@ -114,7 +116,7 @@ def from_validation(problems: Sequence[Mapping[str, Any]], body: Any, known: Seq
         return refused(param, f"unknown field '{param}'. {hint}".rstrip(), "unknown_parameter")
     same_place = [problem for problem, other in zip(problems, places, strict=True) if other == place]
     if name in REFUSED_FIELDS and any(problem["type"] == "none_required" for problem in same_place):
-        return refused(param, f"'{param}' is not supported: {REFUSED_FIELDS[name]}", "unsupported_parameter")
+        return refused(param, f"'{param}' is not supported: {REFUSED_FIELDS[name]}", UNSUPPORTED)
     if problem["type"] == "missing":
         return refused(param, f"'{param}' is missing", "missing_required_parameter")
     if problem["type"] == "union_tag_invalid":

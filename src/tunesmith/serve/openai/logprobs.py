@@ -33,7 +33,11 @@ class ShownTokens:
     def add(self, piece: StreamPiece) -> list[StreamPiece]:
         """The tokens that `piece` has made visible, in order."""
         is_end = piece.token_id in self.params.stop_ids and piece.finish_reason == "stop"
-        is_hidden = self.params.skip_special_tokens and self.token_bytes.is_special(piece.token_id)
+        is_hidden = (
+            self.params.skip_special_tokens
+            and piece.token_id not in self.params.visible_ids
+            and self.token_bytes.is_special(piece.token_id)
+        )
         if not is_end and not is_hidden:
             self._kept.append((self._num_bytes, piece))
             self._num_bytes += len(self.token_bytes.of(piece.token_id))
@@ -52,9 +56,13 @@ class TokenTexts:
         self._token_bytes = token_bytes
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
-    def next(self, token_id: int) -> str:
-        """The text that the next token completes."""
-        return self._decoder.decode(self._token_bytes.of(token_id))
+    def of(self, shown: Sequence[StreamPiece], is_end: bool) -> list[str]:
+        """The texts that the next tokens complete; half a character at the end stands at the last one."""
+        last = len(shown) - 1 if is_end else -1
+        return [
+            self._decoder.decode(self._token_bytes.of(piece.token_id), index == last)
+            for index, piece in enumerate(shown)
+        ]
 
 
 class ChatLogprobs:
@@ -64,18 +72,18 @@ class ChatLogprobs:
         self._token_bytes, self._num_top = token_bytes, num_top
         self._texts = TokenTexts(token_bytes)
 
-    def entries(self, shown: Sequence[StreamPiece]) -> list[dict[str, Any]]:
+    def entries(self, shown: Sequence[StreamPiece], is_end: bool) -> list[dict[str, Any]]:
         """The entries of the next tokens."""
         return [
             {
-                "token": self._texts.next(piece.token_id),
+                "token": text,
                 **self._numbers(piece.token_id, piece.logprob),
                 "top_logprobs": [
                     {"token": self._token_bytes.text(token), **self._numbers(token, value)}
                     for token, value in piece.alternatives[: self._num_top]
                 ],
             }
-            for piece in shown
+            for piece, text in zip(shown, self._texts.of(shown, is_end), strict=True)
         ]
 
     def _numbers(self, token_id: int, logprob: float | None) -> dict[str, Any]:
@@ -96,13 +104,13 @@ class TextLogprobs:
         self._texts = TokenTexts(token_bytes)
         self._offset = 0
 
-    def lists(self, shown: Sequence[StreamPiece]) -> dict[str, Any]:
+    def lists(self, shown: Sequence[StreamPiece], is_end: bool) -> dict[str, Any]:
         """The lists of the next tokens."""
-        tokens, offsets = [], []
-        for piece in shown:
-            tokens.append(self._texts.next(piece.token_id))
+        tokens = self._texts.of(shown, is_end)
+        offsets = []
+        for text in tokens:
             offsets.append(self._offset)
-            self._offset += len(tokens[-1])
+            self._offset += len(text)
         return {
             "tokens": tokens,
             "token_logprobs": [finite(piece.logprob) for piece in shown],

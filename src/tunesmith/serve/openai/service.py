@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from tunesmith.errors import ModelError
 from tunesmith.infer.engine import Engine, SamplingParams, num_new_tokens
 from tunesmith.render import Renderer
-from tunesmith.serve.openai.errors import ApiError, refused
+from tunesmith.serve.openai.errors import UNSUPPORTED, ApiError, refused
 from tunesmith.serve.openai.metrics import Metrics
 from tunesmith.serve.openai.run import ClientLeft, Run
 from tunesmith.serve.openai.settings import Settings
@@ -78,7 +78,7 @@ class Service:
         if enable_thinking is None:
             return self.renderer
         if self._renderer_for is None or self.renderer.dialect.shape.thinking is None:
-            raise refused("enable_thinking", "the template of this model knows no thoughts", "unsupported_parameter")
+            raise refused("enable_thinking", "the template of this model knows no thoughts", UNSUPPORTED)
         if enable_thinking not in self._thinking:
             self._thinking[enable_thinking] = self._renderer_for(enable_thinking)
         return self._thinking[enable_thinking]

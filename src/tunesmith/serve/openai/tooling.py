@@ -12,11 +12,14 @@ from dataclasses import dataclass
 
 from tunesmith.infer.engine import Grammar
 from tunesmith.render import Renderer
-from tunesmith.serve.openai.errors import refused
+from tunesmith.serve.openai.errors import UNSUPPORTED, refused
 from tunesmith.serve.openai.fields import ChosenTool, JsonObjectFormat, JsonSchemaFormat
 from tunesmith.serve.openai.messages import to_tools
 from tunesmith.serve.openai.requests import ChatBody
 from tunesmith.types import ToolSpec
+
+JSON_LAYOUT = {"x-guidance": {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}}
+"""Where spaces stand in JSON answers. Where any number may stand, small models write line ends until the limit."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,13 @@ def to_shape(body: ChatBody, renderer: Renderer) -> Shape:
     tools = tuple(to_tools(body.tools or ()))
     if not tools:
         _refuse_without_tools(body)
+    elif renderer.tool_format is None:
+        raise refused(
+            "tools",
+            f"how template {renderer.template_name} writes calls is not known, so that they could not be read; "
+            "name tool_format in the configuration, or a template that has tools",
+            UNSUPPORTED,
+        )
     if body.tool_choice == "none":
         tools = ()
     form = _response_grammar(body)
@@ -40,7 +50,7 @@ def to_shape(body: ChatBody, renderer: Renderer) -> Shape:
         raise refused(
             "response_format",
             "response_format cannot hold while tools may be called; set tool_choice to none, or leave one of them out",
-            "unsupported_parameter",
+            UNSUPPORTED,
         )
     if form is not None:
         return Shape(tools, form, "response_format")
@@ -55,10 +65,10 @@ def _refuse_without_tools(body: ChatBody) -> None:
 def _response_grammar(body: ChatBody) -> Grammar | None:
     form = body.response_format
     if isinstance(form, JsonObjectFormat):
-        return Grammar("json_schema", '{"type": "object"}')
+        return Grammar("json_schema", json.dumps({**JSON_LAYOUT, "type": "object"}))
     if isinstance(form, JsonSchemaFormat):
         try:
-            return Grammar("json_schema", json.dumps(form.json_schema.schema_))
+            return Grammar("json_schema", json.dumps({**JSON_LAYOUT, **form.json_schema.schema_}))
         except (ValueError, RecursionError):
             raise refused("response_format.json_schema.schema", "the schema is nested too deeply") from None
     return None
@@ -80,8 +90,8 @@ def _calls(body: ChatBody, tools: tuple[ToolSpec, ...], renderer: Renderer) -> S
     if text is None:
         raise refused(
             param,
-            f"template '{renderer.template_name}' writes tool calls in a form that has no grammar, so this cannot be "
+            f"template {renderer.template_name} writes tool calls in a form that has no grammar, so this cannot be "
             "promised; leave it out",
-            "unsupported_parameter",
+            UNSUPPORTED,
         )
     return Shape(tools, Grammar("lark", text), param)
