@@ -47,6 +47,7 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "datasets": ("data/",),
     "yaml": ("config/", "runs/", "train/", "export/hub"),
     "rich": ("cli/", "serve/", "train/", "data/", "render/", "runs/"),
+    **dict.fromkeys(("jieba", "nltk", "rouge_chinese"), ("evaluate/text_metrics",)),
     "matplotlib": ("train/plots", "board/"),
     "gguf": ("model/gguf", "export/gguf"),
     "xllamacpp": ("infer/llamacpp",),

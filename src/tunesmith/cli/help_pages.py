@@ -233,6 +233,8 @@ PAGES: dict[str, Page] = {
             ADAPTER,
             TEMPLATE,
             ("export_dir", "where the merged model goes", "合并后的模型保存位置"),
+            ("export_format", "safetensors, gguf, or gguf_adapter", "safetensors、gguf 或 gguf_adapter"),
+            ("export_gguf_type", "q8_0, q4_k_m, f16, ...", "q8_0、q4_k_m、f16 等"),
             ("export_size", "largest file, in GB", "单个文件的最大体积（GB）"),
             ("export_device", "cpu or auto", "合并所用设备：cpu 或 auto"),
             ("export_quantization_bit", "4 or 8: a quantized export", "4 或 8：量化导出"),

@@ -51,7 +51,7 @@ class TrainingOptions:
     )
     predict_with_generate: bool = option(
         False,
-        en="do_predict generates text and compares it with the labels; decided by the stage.",
+        en="With do_predict: generate text and compare it with the labels; decided by the stage.",
         zh="do_predict 时生成文本并与标签比较；由训练阶段决定。",
         verbs=_PREDICTS,
     )
