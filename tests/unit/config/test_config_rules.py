@@ -12,15 +12,16 @@ import pytest
 import reward_rule_cases
 from config_settings import RUNNABLE, refusal, run
 
+from tunesmith.config.export_rules import EXPORT_NOTES, EXPORT_RULES
 from tunesmith.config.quantization_rules import QUANTIZATION_NOTES, QUANTIZATION_RULES
 from tunesmith.config.resolve import resolve
 from tunesmith.config.rules import NOTES as ALL_NOTES
 from tunesmith.config.rules import RULES as ALL_RULES
 from tunesmith.config.schema import specs
 
-# those of quantization have a file of their own, test_quantization_rules.py
-RULES = tuple(rule for rule in ALL_RULES if rule not in QUANTIZATION_RULES)
-NOTES = tuple(note for note in ALL_NOTES if note not in QUANTIZATION_NOTES)
+# those of quantization and of exports have files of their own, test_quantization_rules.py and test_export_rules.py
+RULES = tuple(rule for rule in ALL_RULES if rule not in (*QUANTIZATION_RULES, *EXPORT_RULES))
+NOTES = tuple(note for note in ALL_NOTES if note not in (*QUANTIZATION_NOTES, *EXPORT_NOTES))
 EVAL = "val_size=0.1 eval_strategy=steps"
 # rule -> (verb, settings that break it, settings that repair it)
 BROKEN: dict[str, tuple[str, str, str]] = {
@@ -113,7 +114,8 @@ def test_every_rule_and_note_has_a_case() -> None:
     assert {rule.name for rule in RULES} == set(BROKEN)
     assert {note.name for note in NOTES} == set(NOTED)
     assert len({rule.name for rule in RULES}) == len(RULES) >= 22
-    assert len({rule.name for rule in ALL_RULES}) == len(ALL_RULES) == len(RULES) + len(QUANTIZATION_RULES)
+    others = len(QUANTIZATION_RULES) + len(EXPORT_RULES)
+    assert len({rule.name for rule in ALL_RULES}) == len(ALL_RULES) == len(RULES) + others
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
