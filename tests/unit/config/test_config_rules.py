@@ -88,6 +88,17 @@ BROKEN: dict[str, tuple[str, str, str]] = {
     ),
     "a length limit for answers": ("chat", "max_new_tokens=0", "max_length=100"),
     "an export has a folder": ("export", "export_dir=null", "export_dir=e"),
+    "a GGUF export has a type": (
+        "export",
+        "export_dir=e export_format=gguf export_gguf_type=",
+        "export_gguf_type=q8_0",
+    ),
+    "a GGUF export has its own number formats": (
+        "export",
+        "export_dir=e export_format=gguf export_quantization_bit=8 export_quantization_method=bnb",
+        "export_quantization_bit=null",
+    ),
+    "GGUF types belong to a GGUF export": ("export", "export_dir=e export_gguf_type=q8_0", "export_format=gguf"),
     **method_rule_cases.BROKEN,
     **optimizer_rule_cases.BROKEN,
     **preference_rule_cases.BROKEN,
