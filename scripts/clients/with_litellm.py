@@ -36,13 +36,13 @@ def stop(mode: str) -> None:
 
 
 def tool(mode: str) -> None:
-    choice = ask(mode, tools=[TOOL], tool_choice=NAMED).choices[0]
+    choice = ask(mode, tools=[TOOL], tool_choice=NAMED, max_tokens=150).choices[0]
     call = choice.message.tool_calls[0].function
     expect(call.name == "weather" and "city" in json.loads(call.arguments), choice)
 
 
 def schema(mode: str) -> None:
-    content = ask(mode, response_format=FORM).choices[0].message.content
+    content = ask(mode, response_format=FORM, max_tokens=150).choices[0].message.content
     expect(set(json.loads(content)) == {"city", "big"}, content)
 
 

@@ -60,12 +60,12 @@ const features = {
     expect(told.text === text.slice(0, text.indexOf(middle)) && told.reason === "stop", { text, told });
   },
   "named tool call": async (mode) => {
-    const told = await ask(mode, { tools: [tool], tool_choice: named });
+    const told = await ask(mode, { tools: [tool], tool_choice: named, max_tokens: 150 });
     expect(told.reason === "tool_calls" && told.calls[0].name === "weather", told);
     expect("city" in JSON.parse(told.calls[0].arguments), told);
   },
   "JSON schema": async (mode) => {
-    const told = await ask(mode, { response_format: form });
+    const told = await ask(mode, { response_format: form, max_tokens: 150 });
     expect("city" in JSON.parse(told.text), told);
   },
   logprobs: async (mode) => {
