@@ -14,7 +14,7 @@ from tunesmith.config.resolve import resolve
 from tunesmith.train.run import train
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-NUM_EXAMPLES = 59
+NUM_EXAMPLES = 62
 # what a file is for follows from its folder
 VERBS = {
     "train_lora": "train",
@@ -25,9 +25,16 @@ VERBS = {
     "inference": "chat",
     "merge_lora": "export",
 }
+PREDICTING = "extras/nlg_eval/"
 FILES = sorted(path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.rglob("*.yaml"))
 
-TRAINING = [name for name in FILES if VERBS[name.split("/")[0]] == "train"]
+
+def verb_of(name: str) -> str:
+    """What the file of an example is for."""
+    return "predict" if name.startswith(PREDICTING) else VERBS[name.split("/")[0]]
+
+
+TRAINING = [name for name in FILES if verb_of(name) == "train"]
 
 
 def test_the_number_of_examples_is_the_expected_one() -> None:
@@ -36,7 +43,7 @@ def test_the_number_of_examples_is_the_expected_one() -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_an_example_resolves_for_its_verb_without_a_note(name: str) -> None:
-    resolved = resolve([str(EXAMPLES / name)], verb=VERBS[name.split("/")[0]])
+    resolved = resolve([str(EXAMPLES / name)], verb=verb_of(name))
     told = [note for note in resolved.notes if "non-commercial" not in note]  # a licence is told of every time
     assert told == []
     assert resolved.config.model_name_or_path
@@ -59,7 +66,7 @@ def test_the_pages_list_every_example(page: str) -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_an_example_says_how_it_is_run(name: str) -> None:
     head = (EXAMPLES / name).read_text(encoding="utf-8").splitlines()[:2]
-    verb = VERBS[name.split("/")[0]]
+    verb = verb_of(name)
     assert head[0].startswith("# ")
     assert head[1] == f"# tunesmith {verb} examples/{name}"
 
@@ -108,3 +115,27 @@ def test_a_training_example_runs_with_a_tiny_model(name: str, tmp_path: Path, mo
     assert state["global_step"] == 2
     assert math.isfinite(state["log_history"][0]["loss"])
     assert list((tmp_path / "out").glob("*.safetensors"))
+
+
+@pytest.mark.slow
+def test_the_prediction_example_runs_with_a_tiny_model_also_as_the_public_tool_calls_it(tmp_path: Path) -> None:
+    from tunesmith.cli.main import main
+
+    (name,) = [name for name in FILES if name.startswith(PREDICTING)]
+    model = tiny_model(tmp_path / "model")
+    settings = [
+        f"model_name_or_path={model}",
+        f"adapter_name_or_path={tiny_adapter(tmp_path / 'adapter', model)}",
+        f"dataset_dir={EXAMPLES.parent / 'data'}",
+        "template=chatml",
+        "max_samples=3",
+        "max_new_tokens=8",
+    ]
+    for verb in ("predict", "train"):
+        out = tmp_path / verb
+        assert main([verb, str(EXAMPLES / name), *settings, f"output_dir={out}"]) == 0
+        lines = (out / "generated_predictions.jsonl").read_text(encoding="utf-8").splitlines()
+        assert len(lines) == 6
+        assert "predict_rouge-l" in json.loads((out / "all_results.json").read_text(encoding="utf-8"))
+    one, other = (tmp_path / verb / "generated_predictions.jsonl" for verb in ("predict", "train"))
+    assert one.read_bytes() == other.read_bytes()

@@ -8,6 +8,7 @@ def run(argv: list[str]) -> int:
     from tunesmith.config.resolve import resolve
 
     resolved = resolve(argv, verb="chat")
+    from tunesmith.cli.help import language
     from tunesmith.serve.terminal import chat
 
-    return chat(resolved)
+    return chat(resolved, language())

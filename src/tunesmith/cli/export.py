@@ -8,6 +8,10 @@ def run(argv: list[str]) -> int:
     from tunesmith.config.resolve import resolve
 
     resolved = resolve(argv, verb="export")
+    if resolved.config.export_format == "gguf_adapter":
+        from tunesmith.export.gguf_adapter import export_adapter
+
+        return export_adapter(resolved)
     from tunesmith.export.merge import export
 
     return export(resolved)

@@ -73,9 +73,9 @@ PAGES: dict[str, Page] = {
         "chat FILE.yaml [key=value ...]",
         (
             "Talks to the model of a YAML file. Given a training file it finds what that run has tuned. "
-            "Also reads questions from a pipe. In the chat: /system /set /save /clear /exit.",
+            "Also reads questions from a pipe. In the chat, /help lists the commands.",
             "与 YAML 所指模型对话；若给的是训练配置，会自动加载该次训练的结果。也可从管道读取问题。"
-            "对话中可用 /system /set /save /clear /exit。",
+            "对话中输入 /help 查看命令。",
         ),
         (
             ("chat my_training.yaml", "talk to what this file has trained", "与该配置训练出的模型对话"),
@@ -89,6 +89,53 @@ PAGES: dict[str, Page] = {
             ("top_p", "keep the likeliest tokens up to this probability", "核采样概率阈值"),
             ("max_new_tokens", "longest answer, in tokens", "回答的最大 token 数"),
         ),
+    ),
+    "webchat": Page(
+        "webchat FILE.yaml [key=value ...]",
+        (
+            "Serves a page for talking to the model of a YAML file (a training file: what it has tuned), on this "
+            "machine only, at http://127.0.0.1:7860. GRADIO_SERVER_PORT chooses the port; GRADIO_SERVER_NAME another "
+            "address, which needs TUNESMITH_PASSWORD. Votes and edits are kept in the run folder.",
+            "在浏览器中与 YAML 所指模型对话（训练配置则加载其训练结果），默认仅本机可访问：http://127.0.0.1:7860。"
+            "端口用 GRADIO_SERVER_PORT 设置；用 GRADIO_SERVER_NAME 开放给其他机器时须设置 TUNESMITH_PASSWORD。"
+            "评价与修改保存在训练输出文件夹中。",
+        ),
+        (
+            ("webchat my_training.yaml", "talk to what this file has trained", "与该配置训练出的模型对话"),
+            (
+                "webchat --model_name_or_path DIR --adapter_name_or_path saves/a",
+                "a model with an adapter; compare both on the page",
+                "加载模型与适配器，可在页面上对比两者",
+            ),
+        ),
+        (MODEL, ADAPTER, TEMPLATE),
+    ),
+    "feedback": Page(
+        "feedback FILE.jsonl --as kto|dpo|sft --out FOLDER [--name NAME]",
+        (
+            "Turns the votes, edits and choices that the web chat has kept into rows to train on, adds them to the "
+            "dataset_info.json of FOLDER, and says what became of every record.",
+            "将网页对话保存的评价、修改与选择转换为训练数据，登记到 FOLDER 中的 dataset_info.json，"
+            "并说明每条记录的去向。",
+        ),
+        (
+            (
+                "feedback saves/a/webchat_feedback.jsonl --as kto --out data",
+                "thumbs up and down, for stage: kto",
+                "点赞与点踩，用于 stage: kto",
+            ),
+            (
+                "feedback saves/a/webchat_feedback.jsonl --as dpo --out data",
+                "pairs, for stage: dpo or rm",
+                "偏好数据，用于 stage: dpo 或 rm",
+            ),
+            (
+                "feedback saves/a/webchat_feedback.jsonl --as sft --out data",
+                "liked and rewritten answers, for stage: sft",
+                "被点赞或修改后的回答，用于 stage: sft",
+            ),
+        ),
+        takes_settings=False,
     ),
     "api": Page(
         "api FILE.yaml [key=value ...] [--selfcheck] | api --selfcheck-url URL",
@@ -125,12 +172,53 @@ PAGES: dict[str, Page] = {
             ("max_new_tokens", "longest answer where a request does not say it", "请求未指定时回答的最大 token 数"),
         ),
     ),
+    "predict": Page(
+        "predict FILE.yaml [key=value ...]",
+        (
+            "Answers every row of eval_dataset (else what val_size holds out, else dataset) and judges the answers. "
+            "Each is written at once to generated_predictions.jsonl; the same command goes on after a stop. Given a "
+            "training file it asks what that run has tuned. Metrics: predict_results.json.",
+            "对 eval_dataset（否则为 val_size 划出的部分，再否则为 dataset）逐行生成回答并评分。每条回答立即写入 "
+            "generated_predictions.jsonl，中断后再次运行同一命令会接着做。若给的是训练配置，则使用该次训练的结果。"
+            "指标写入 predict_results.json。",
+        ),
+        (
+            (
+                "predict examples/extras/nlg_eval/smollm2_lora_predict.yaml",
+                "answer the demo rows with the LoRA example",
+                "用 LoRA 示例的结果回答演示数据",
+            ),
+            (
+                "predict my_training.yaml eval_dataset=test.jsonl",
+                "what a run has tuned, on rows of a file",
+                "用某次训练的结果回答一个文件中的数据",
+            ),
+        ),
+        (
+            MODEL,
+            ADAPTER,
+            TEMPLATE,
+            (
+                "eval_dataset",
+                "names from dataset_info.json, or paths of files",
+                "dataset_info.json 中的名称，或数据文件路径",
+            ),
+            ("output_dir", "where answers and metrics go", "回答与指标的保存位置"),
+            ("max_samples", "only the first rows of every dataset", "每个数据集只取前若干行"),
+            ("do_sample", "false takes the likeliest token each time", "false 表示总取概率最大的词元"),
+            ("max_new_tokens", "longest answer, in tokens", "回答的最大 token 数"),
+            ("infer_backend", "huggingface, vllm or sglang", "推理引擎：huggingface、vllm 或 sglang"),
+            ("overwrite_output_dir", "replace predictions of something else", "替换文件夹中由其他设置生成的回答"),
+        ),
+    ),
     "export": Page(
         "export FILE.yaml [key=value ...]",
         (
-            "Merges adapters into the model, writes safetensors, then reloads them in a fresh process and compares "
-            "(proof.json). Exit code 1 when the files do not answer as the adapter did.",
-            "将适配器合并进模型并写成 safetensors，再在新进程中重新加载并比对（proof.json）；不一致时退出码非零。",
+            "Merges adapters into the model, writes safetensors (quantized, if asked), then reloads them in a fresh "
+            "process and compares (proof.json). Exit code 1 when the files do not answer as the adapter did; only what "
+            "is proven is uploaded.",
+            "将适配器合并进模型并写成 safetensors（可量化），再在新进程中重新加载并比对（proof.json）；"
+            "不一致时退出码非零，且只有通过验证的结果才会上传。",
         ),
         (
             (
@@ -145,9 +233,49 @@ PAGES: dict[str, Page] = {
             ADAPTER,
             TEMPLATE,
             ("export_dir", "where the merged model goes", "合并后的模型保存位置"),
+            ("export_format", "safetensors, gguf, or gguf_adapter", "safetensors、gguf 或 gguf_adapter"),
+            ("export_gguf_type", "q8_0, q4_k_m, f16, ...", "q8_0、q4_k_m、f16 等"),
             ("export_size", "largest file, in GB", "单个文件的最大体积（GB）"),
             ("export_device", "cpu or auto", "合并所用设备：cpu 或 auto"),
+            ("export_quantization_bit", "4 or 8: a quantized export", "4 或 8：量化导出"),
+            ("export_quantization_method", "gptq, awq, torchao or bnb", "量化方法：gptq、awq、torchao 或 bnb"),
+            ("export_quantization_dataset", "rows that calibrate gptq and awq", "gptq 和 awq 的校准数据"),
+            ("export_hub_model_id", "OWNER/NAME to upload to, once proven", "验证后上传到的仓库（用户名/仓库名）"),
         ),
+    ),
+    "download": Page(
+        "download OWNER/NAME [--to DIR] [--source hf|modelscope] [--revision R] [--include PATTERN] [--dataset]",
+        (
+            "Fetches a model or dataset, goes on where an earlier try broke off, and checks sizes and hashes against "
+            "the hub's. HF_ENDPOINT names a mirror, HF_TOKEN opens gated repositories. Pickles are never fetched.",
+            "下载模型或数据集，支持断点续传，并按模型站记录的大小和哈希校验。可用 HF_ENDPOINT 指定镜像，"
+            "用 HF_TOKEN 访问需授权的仓库；绝不下载 pickle 文件。",
+        ),
+        (
+            (
+                "download HuggingFaceTB/SmolLM2-135M-Instruct --to models/SmolLM2-135M-Instruct",
+                "into a folder",
+                "下载到指定文件夹",
+            ),
+            ("download Qwen/Qwen3-0.6B --source modelscope --to models/Qwen3-0.6B", "from ModelScope", "从魔搭下载"),
+            ("download OWNER/ROWS --dataset --include '*.jsonl' --to data/rows", "a dataset", "下载数据集"),
+        ),
+        takes_settings=False,
+    ),
+    "verify": Page(
+        "verify FOLDER [--hashes]",
+        (
+            "Checks a model or adapter folder: LFS pointers, truncated files, missing shards, tensors that are empty "
+            "or in two files, tokenizer, chat template, stop tokens. With --hashes also the content, against proof.json "
+            "or download.json. Exit code 1 when something is wrong.",
+            "检查模型或适配器文件夹：LFS 指针、截断的文件、缺失的分片、空张量或重复张量、分词器、对话模板、停止符。"
+            "加 --hashes 还会按 proof.json 或 download.json 校验内容。有问题时退出码为 1。",
+        ),
+        (
+            ("verify models/SmolLM2-135M-Instruct", "headers, sizes, index: milliseconds", "只看文件头、大小和索引"),
+            ("verify saves/merged --hashes", "every byte of an export", "逐字节校验导出结果"),
+        ),
+        takes_settings=False,
     ),
     "expand": Page(
         "expand [FILE.yaml] [key=value ...]",

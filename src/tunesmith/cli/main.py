@@ -26,7 +26,22 @@ EXIT_OK, EXIT_BUG, EXIT_USER, EXIT_INTERRUPTED, EXIT_PIPE = 0, 1, 2, 130, 141
 VERBS: dict[str, tuple[str, str, str]] = {
     "train": ("tunesmith.cli.train:run", "tune a model as a YAML file says", "按 YAML 配置微调模型"),
     "chat": ("tunesmith.cli.chat:run", "talk to a model or to what was just tuned", "与模型（或刚微调好的模型）对话"),
+    "webchat": (
+        "tunesmith.cli.webchat:run",
+        "the same in the browser: vote, edit, compare with the base",
+        "在浏览器中对话：可评价、修改回答，并与基座模型对比",
+    ),
+    "feedback": (
+        "tunesmith.cli.feedback:run",
+        "votes and edits of the web chat become training rows",
+        "将网页对话中的评价与修改转换为训练数据",
+    ),
     "api": ("tunesmith.cli.api:run", "serve a model as an OpenAI API", "以 OpenAI 接口提供模型服务"),
+    "predict": (
+        "tunesmith.cli.predict:run",
+        "answer every row of a dataset, and judge the answers",
+        "对数据集逐行生成回答并评分",
+    ),
     "export": (
         "tunesmith.cli.export:run",
         "merge adapters into a model and prove the result",
@@ -37,6 +52,12 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "add blocks that change nothing yet, to train them alone",
         "插入初始不起作用的新层，供单独训练（LLaMA Pro）",
     ),
+    "download": (
+        "tunesmith.cli.download:run",
+        "fetch a model or dataset from a hub, resumed and verified",
+        "从模型站下载模型或数据集，可续传并校验",
+    ),
+    "verify": ("tunesmith.cli.verify:run", "is a model or adapter folder whole?", "检查模型或适配器文件夹是否完整"),
     "config": (
         "tunesmith.cli.config:run",
         "show effective settings, the JSON schema, the reference",
@@ -52,7 +73,6 @@ VERBS: dict[str, tuple[str, str, str]] = {
 
 # verb that is not there yet -> what to do meanwhile, in English and in Chinese
 PLANNED: dict[str, tuple[str, str]] = {
-    "webchat": ("use `tunesmith chat` in the terminal", "请先在终端使用 `tunesmith chat`"),
     "webui": (
         "write a YAML file (see examples/) and use `tunesmith train`",
         "请参考 examples/ 写 YAML，用 `tunesmith train` 训练",
@@ -60,11 +80,6 @@ PLANNED: dict[str, tuple[str, str]] = {
     "eval": (
         "set `val_size` or `eval_dataset` to get eval_loss while training",
         "请在训练时设置 `val_size` 或 `eval_dataset`",
-    ),
-    "predict": ("pipe questions into `tunesmith chat`", "请将问题通过管道传给 `tunesmith chat`"),
-    "download": (
-        "download the model with its hub's own tool and give its folder",
-        "请用模型站点自带的工具下载，再填写本地路径",
     ),
     "plan": ("start with a small `max_samples` and read the printed totals", "请先用较小的 `max_samples` 试跑"),
     "doctor": ("use `tunesmith env`", "请先用 `tunesmith env`"),

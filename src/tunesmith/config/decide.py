@@ -72,11 +72,19 @@ def _train(facts: Facts) -> None:
         facts.decide("do_train", True, "the verb is train and nothing else is asked for")
 
 
+def _predict(facts: Facts) -> None:
+    if facts.verb == "predict":
+        facts.decide("do_predict", True, "the verb is predict")
+    generates = facts["do_predict"] and facts["stage"] != "rm"
+    if generates and "predict_with_generate" not in facts.given:
+        facts.decide("predict_with_generate", True, f"do_predict answers the rows of stage {facts['stage']}")
+
+
 def _evaluate(facts: Facts) -> None:
     has_data = bool(facts["eval_dataset"]) or facts["val_size"] > 0
     if facts["eval_strategy"] != "no":
         facts.decide("do_eval", True, f"eval_strategy is {facts['eval_strategy']}")
-    elif has_data and facts.verb == "train" and "do_eval" not in facts.given:
+    elif has_data and facts.verb == "train" and facts["do_train"] and "do_eval" not in facts.given:
         facts.decide("do_eval", True, "there is evaluation data; it is evaluated once, when training ends")
 
 
@@ -160,6 +168,7 @@ DECISIONS: tuple[Callable[[Facts], None], ...] = (
     _new_tokens,
     _packing,
     _train,
+    _predict,
     _evaluate,
     _eval_steps,
     _eval_batch,

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from tunesmith.config.schema import Config
 
 TRAIN = ("train",)
-MODEL_VERBS = ("train", "chat", "webchat", "api", "export", "eval")
+MODEL_VERBS = ("train", "chat", "webchat", "api", "export", "eval", "predict")
+PREDICT_VERBS = ("train", "predict")
 
 
 @dataclass(frozen=True)

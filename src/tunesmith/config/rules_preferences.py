@@ -89,13 +89,6 @@ PREFERENCE_RULES: tuple[Rule, ...] = (
         "ref_policy: base is the model without its adapter, but finetuning_type {finetuning_type} has none",
         "remove ref_policy (the reference is then the model as the run starts from it), or name a ref_model",
     ),
-    Rule(
-        "scores are predicted by a reward model",
-        ("do_predict", "stage"),
-        lambda c, g: c.do_predict and c.stage != "rm",
-        "do_predict writes the scores of a reward model; answers of stage {stage} are not generated yet",
-        "remove do_predict, and look at answers with `tunesmith chat`",
-    ),
 )
 
 PREFERENCE_NOTES: tuple[Note, ...] = (

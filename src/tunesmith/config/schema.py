@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from tunesmith.config.fields.data import DataOptions
-from tunesmith.config.fields.engines import EngineOptions, KTransformersOptions
+from tunesmith.config.fields.engines import EngineOptions, KTransformersOptions, LlamaCppOptions
 from tunesmith.config.fields.evaluation import EvaluationOptions
 from tunesmith.config.fields.export import ExportOptions
 from tunesmith.config.fields.generation import GenerationOptions
@@ -50,6 +50,7 @@ class Config(
     OptimizerOptions,
     MediaOptions,
     EngineOptions,
+    LlamaCppOptions,
     KTransformersOptions,
     ProfilerOptions,
     SwanlabOptions,

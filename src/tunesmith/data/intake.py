@@ -58,7 +58,7 @@ class Intake:
         layout = self.lay_out(dataset, first)
         bad_rows: list[BadRow] = []
         num_rows: Counter[str] = Counter()
-        for row in self._choose(rows, layout):
+        for row in self.choose(rows, layout):
             self.ledger.count_input(row.ref, use)
             num_rows[row.ref.file] += 1
             verdict = row if isinstance(row, BadRow) else self._take_row(row, layout, rows_out, use)
@@ -70,7 +70,8 @@ class Intake:
             raise DataError(f"dataset '{dataset.name}' is empty", where=files, fix="put rows there or do not name it")
         self._judge_bad_rows(bad_rows, num_rows)
 
-    def _choose(self, rows: RowStream, entry: DatasetEntry) -> RowStream:
+    def choose(self, rows: RowStream, entry: DatasetEntry) -> RowStream:
+        """The rows that `num_samples` and `max_samples` take."""
         if entry.num_samples is not None:
             rows = self._sample(list(rows), entry)
         if self.max_samples is None:

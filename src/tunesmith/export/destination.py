@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from tunesmith.config import Config
 from tunesmith.errors import ExportError
 from tunesmith.infer.locate import Located
 from tunesmith.model.adapters import has_effect
-from tunesmith.model.verify import read_model_config, weight_files
+from tunesmith.model.checkpoints import RESUME, checkpoints
+from tunesmith.model.methods.places import own_base
+from tunesmith.model.verify import read_json_object, read_model_config, weight_files
 
+BASE_FILE = "base.json"
+"""Where a run records the fingerprint of the weights it started from."""
 PROOF_FILE = "proof.json"
 """The mark by which a folder is known as an earlier export, which may be replaced."""
 
@@ -68,9 +73,45 @@ def refuse_idle_adapters(located: Located) -> None:
             )
 
 
-def check_disk(base: Path, destination: Path, dtype: str) -> None:
-    """Raises: ExportError when the disk has no room for the export beside what it replaces."""
-    needed = export_size_bytes(base, dtype)
+def check_base_record(located: Located, base: Path) -> None:
+    """Raises: ExportError when the run of the adapters recorded other base weights than these.
+
+    An adapter of a run that wrote a base of its own (LoftQ) acts on that one, which is found by `locate`.
+    """
+    from tunesmith.model.fingerprint import weights_fingerprint
+
+    if not located.adapters or located.run_dir is None or own_base(Path(located.adapters[-1])) is not None:
+        return
+    recorded = recorded_base(located.run_dir)
+    if recorded is None or not recorded.rpartition(":")[0].endswith("sha256"):  # none, or trained from scratch
+        return
+    if weights_fingerprint(base) != recorded:
+        raise ExportError(
+            f"wrong base: {located.run_dir} was trained on other weights than those of {base}",
+            why="An adapter is a small difference to the weights it was trained on; on others it does something else.",
+            fix="Set model_name_or_path to the very base of the run (its run.yaml names it).",
+        )
+
+
+def recorded_base(run_dir: Path) -> str | None:
+    """The fingerprint of the base weights that a run was trained on; None when it recorded none."""
+    found = _json(run_dir / BASE_FILE).get("base_weights")
+    for checkpoint in reversed(checkpoints(run_dir)):
+        found = found or _json(checkpoint / RESUME).get("must_match", {}).get("base weights")
+    return None if found is None else str(found)
+
+
+def _json(file: Path) -> dict[str, Any]:
+    return read_json_object(file) if file.is_file() else {}
+
+
+def check_disk(base: Path, destination: Path, dtype: str, *, is_quantized: bool = False) -> None:
+    """Raises: ExportError when the disk has no room for the export beside what it replaces.
+
+    Args:
+        is_quantized: a plain copy stands beside the quantized one for a while.
+    """
+    needed = export_size_bytes(base, dtype) * (2 if is_quantized else 1)
     existing = next(folder for folder in destination.absolute().parents if folder.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:
@@ -85,6 +126,11 @@ def export_size_bytes(base: Path, dtype: str) -> int:
     stored = sum(path.stat().st_size for path in weight_files(base))
     per_value = BYTES_OF_DTYPE.get(stored_dtype(base), BYTES_OF_DTYPE["float32"])
     return stored * BYTES_OF_DTYPE[dtype] // per_value + _TOKENIZER_BYTES
+
+
+def folder_bytes(folder: Path) -> int:
+    """Size of all files of a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def stored_dtype(base: Path) -> str:

@@ -1,30 +1,27 @@
 """Proves an export: does the written folder, loaded by plain transformers, answer as the model that was tried?
 
 Runs in a fresh process (`python -m tunesmith.export.proof TASK.json FOLDER`), so nothing that the exporting process
-holds can help. It loads the base with its adapters as the chat does, lets it answer fixed prompts that no training
-set holds, loads the folder, compares logits, greedy choices, tokenizer, prompt tokens, ties and dtypes, hashes every
-file, and writes `proof.json`. Cost: three loads of the model and about 130 generated tokens.
+holds can help. It checks the folder's files, loads the base with its adapters as the chat does, lets it answer fixed
+prompts that no training set holds, loads the folder, compares logits, log-probabilities, greedy text, the loss on
+held-out rows, tokenizer, prompt tokens, stop tokens, ties and dtypes, hashes every file, and writes `proof.json`. Cost:
+three loads of the model and about 260 generated tokens; a quantized folder is measured against a yardstick too.
 """
 
 from __future__ import annotations
 
-import gc
+import hashlib
 import json
-import os
 import sys
 import tempfile
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tunesmith import __version__
 from tunesmith.config import Config
 from tunesmith.config.schema import specs
-from tunesmith.errors import ExportError, UserError
-from tunesmith.export.destination import BYTES_OF_DTYPE, PROOF_FILE
-from tunesmith.export.logits import Difference, Scored, answer_and_score, compare, misplaced_weights
+from tunesmith.errors import ExportError, ModelError, UserError
+from tunesmith.export.destination import PROOF_FILE
+from tunesmith.export.heldout import HeldOut
 from tunesmith.infer.locate import Located
 from tunesmith.render import Renderer
 from tunesmith.types import Message
@@ -39,23 +36,25 @@ PROMPTS = (
     "What is 17 + 25?",
     "如果明天下雨，我应该带什么出门？",
 )
-MAX_NEW_TOKENS = 16
-
-# Largest logit difference that is rounding, as a share of the largest logit. Three comparisons, the first two sharp:
-# 1. Merging. Adapter-on-base against the merged model, both in float32: only the order of sums differs. Measured 5e-6
-#    on a 135M model of 30 layers, so 1e-4 leaves room for deeper ones; a matrix merged wrongly is far above it.
-# 2. Writing. Every tensor in the files is the merged one, rounded to the export's dtype (`misplaced_weights`).
-# 3. Reading. Adapter-on-base against the folder. What rounding the weights does to logits adds up over the layers:
-#    in bfloat16 (8 significant bits) 0.8 to 5 % were measured, so this bound only stops what is grossly wrong.
-TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1.5e-1}
-# Below this share of the largest logit, base and tuned model differ by no more than float32 noise: no effect.
-NOISE = 1e-6
 
 
 def make_task(
-    config: Config, located: Located, renderer: Renderer, *, is_tied: bool, has_faithful_template: bool
+    config: Config,
+    located: Located,
+    renderer: Renderer,
+    *,
+    is_tied: bool,
+    chat_template: str | None,
+    has_faithful_template: bool,
+    held_out: HeldOut,
+    quantization: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What the fresh process must know, JSON-able: where the parts are, and the prompts with their token ids."""
+    """What the fresh process must know, JSON-able: where the parts are, the prompts with their token ids, the rows.
+
+    Args:
+        chat_template: the Jinja text that belongs into the folder; None for none.
+        quantization: the fields of the `QuantizedForm` of a quantized export.
+    """
     from tunesmith.render.contract import tokenizer_hash
 
     return {
@@ -63,9 +62,13 @@ def make_task(
         "adapters": list(located.adapters),
         "prompts": [{"text": text, "ids": renderer.prompt([Message("user", text)])} for text in PROMPTS],
         "stop_ids": renderer.stop_ids,
+        "end_token": renderer.tokenizer.eos_token,
         "tokenizer_sha256": tokenizer_hash(renderer.tokenizer),
         "is_tied": is_tied,
+        "chat_template_sha256": chat_template and _sha256(chat_template),
         "has_faithful_template": has_faithful_template,
+        "held_out": {"source": held_out.source, "rows": held_out.rows},
+        "quantization": quantization,
     }
 
 
@@ -87,7 +90,7 @@ def run_proof(task: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def main(argv: list[str]) -> int:
-    """Prove one folder and write its proof.json; 0 when it holds, 1 when not, 2 when it could not be loaded."""
+    """Prove one folder and write its proof.json; 0 when it holds, 1 when not, 2 when it could not be tried."""
     task = json.loads(Path(argv[0]).read_text(encoding="utf-8"))
     folder = Path(argv[1])
     try:
@@ -100,27 +103,78 @@ def main(argv: list[str]) -> int:
 
 
 def prove(task: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """All measurements and checks on `folder`, with a sentence for each that failed under `problems`."""
-    proof: dict[str, Any] = {"tunesmith": __version__, "problems": []}
-    proof["base"], proof["adapters"] = task["config"]["model_name_or_path"], task["adapters"]
-    proof |= _check_tokens(task, folder, proof["problems"])
-    proof |= _check_weights(task, folder, proof["problems"])
+    """All measurements and checks on `folder`, with a sentence for each that failed under `problems`.
+
+    What cannot be loaded is not measured: the faults of its files are the result then.
+    """
+    from tunesmith.model.wholeness import check_folder, failures
+
+    (folder / PROOF_FILE).unlink(missing_ok=True)  # an earlier one says nothing about these files
+    problems = [_fault_name(fault) for fault in failures(check_folder(folder))]
+    proof: dict[str, Any] = {"tunesmith": __version__, "problems": problems}
+    proof |= _sources(task)
+    if not problems:
+        try:
+            proof |= _check_tokens(task, folder, problems)
+            proof |= _check_weights(task, folder, problems)
+        except ModelError as error:
+            problems.append(f"cannot be loaded: {error.what}" + (f" ({error.where})" if error.where else ""))
     proof["files_sha256"] = _hashes(folder)
     return proof
 
 
+def _fault_name(fault: str) -> str:
+    """The fault of a file, under the name by which it is known: a missing tokenizer is one."""
+    return fault.replace("tokenizer: missing", "tokenizer missing") if fault.startswith("tokenizer: missing") else fault
+
+
+def _sources(task: dict[str, Any]) -> dict[str, Any]:
+    """What the export was made of, with hashes."""
+    from tunesmith.infer.locate import ADAPTER_WEIGHTS
+    from tunesmith.model.fingerprint import file_sha256, weights_fingerprint
+    from tunesmith.model.load import model_folder
+
+    config = _config(task)
+    return {
+        "base": config.model_name_or_path,
+        "base_weights": weights_fingerprint(model_folder(config)),
+        "adapters": task["adapters"],
+        "adapters_sha256": [file_sha256(Path(name) / ADAPTER_WEIGHTS) for name in task["adapters"]],
+        "tokenizer_sha256": task["tokenizer_sha256"],
+        "chat_template_sha256": task["chat_template_sha256"],
+        "stop_ids": list(task["stop_ids"]),
+        "quantization": task["quantization"],
+        "held_out": task["held_out"]["source"],
+    }
+
+
 def _check_tokens(task: dict[str, Any], folder: Path, problems: list[str]) -> dict[str, Any]:
-    """Tokenizer and prompts of the folder against those of training."""
+    """The tokenizer, the chat template and the stop tokens of the folder."""
+    from tunesmith.export.measure import folder_stops
     from tunesmith.model.plain import load_plain_tokenizer
     from tunesmith.render.contract import tokenizer_hash
-    from tunesmith.render.jinja import own_template_ids
 
     tokenizer = load_plain_tokenizer(folder)
     is_equal = tokenizer_hash(tokenizer) == task["tokenizer_sha256"]
     if not is_equal:
         problems.append("the tokenizer written is not the one that was used: vocabulary, merges or added tokens differ")
+    stops, wanted = folder_stops(folder), task["stop_ids"]
+    if sorted(stops) != sorted(wanted):
+        problems.append(f"wrong stop token: generation_config.json stops at {list(stops)}, the chat at {list(wanted)}")
+    if tokenizer.eos_token != task["end_token"]:
+        problems.append(f"wrong stop token: the tokenizer ends at {tokenizer.eos_token!r}, not {task['end_token']!r}")
+    num_equal = _equal_prompts(task, tokenizer, problems)
+    return {"tokenizer_equal": is_equal, "num_prompts_equal": num_equal, "num_prompts": len(task["prompts"])}
+
+
+def _equal_prompts(task: dict[str, Any], tokenizer: Any, problems: list[str]) -> int | None:
+    """How many prompts the folder's own template gives the same tokens for; None when it has no template."""
+    from tunesmith.render.jinja import own_template_ids
+
     if not tokenizer.chat_template:
-        return {"tokenizer_equal": is_equal, "num_prompts_equal": None, "num_prompts": len(task["prompts"])}
+        if task["chat_template_sha256"]:
+            problems.append("chat template missing: whoever loads the folder would not know how to prompt it")
+        return None
     rows = [[{"role": "user", "content": prompt["text"]}] for prompt in task["prompts"]]
     theirs = [own_template_ids(tokenizer, row, {}) for row in rows]
     num_equal = sum(ids == tuple(prompt["ids"]) for ids, prompt in zip(theirs, task["prompts"], strict=True))
@@ -128,149 +182,35 @@ def _check_tokens(task: dict[str, Any], folder: Path, problems: list[str]) -> di
         problems.append(
             f"the folder's chat template gives other tokens than training for {len(rows) - num_equal} prompts"
         )
-    return {"tokenizer_equal": is_equal, "num_prompts_equal": num_equal, "num_prompts": len(rows)}
+    return num_equal
 
 
 def _check_weights(task: dict[str, Any], folder: Path, problems: list[str]) -> dict[str, Any]:
     """The folder's model against adapter-on-base, and that against the base alone."""
-    given = task["config"].items()
-    config = Config(**{key: tuple(value) if isinstance(value, list) else value for key, value in given})
+    from tunesmith.export.measure import compute_dtype, measure, with_dtype
+    from tunesmith.export.verdicts import figures, plain_problems, quantized_problems
+
+    config, quantization = _config(task), task["quantization"]
     stored = config.infer_dtype
-    compute = "float32" if _fits_float32(folder, stored) else stored
-    measured = _measure(replace(config, infer_dtype=compute), task, folder, stored)
-    difference, effect = measured.difference, measured.effect
-    merge_tolerance, tolerance = (TOLERANCE[dtype] * difference.largest_logit for dtype in (compute, stored))
-    if not measured.merging.largest <= merge_tolerance:
-        found = f"{measured.merging.largest:.4g}, more than {compute} explains ({merge_tolerance:.4g})"
-        problems.append(f"merging changed the logits by up to {found}")
-    problems += [*measured.form_problems, *_verdicts(difference, effect, tolerance, stored)]
-    return {
-        "dtype": stored,
-        "compute_dtype": compute,
-        "largest_logit_difference": difference.largest,
-        "tolerance": tolerance,
-        "merge_logit_difference": measured.merging.largest,
-        "merge_tolerance": merge_tolerance,
-        "rms_logit_difference": difference.rms,
-        "largest_logit": difference.largest_logit,
-        "greedy_agreement": difference.num_agreeing / difference.num_answer_tokens,
-        "num_answer_tokens": difference.num_answer_tokens,
-        "adapter_effect": effect and {"largest": effect.largest, "rms": effect.rms},
-        "num_tensors_compared": measured.num_tensors,
-        "tied_embeddings": task["is_tied"],
-        "answers": [
-            {"prompt": prompt["text"], "answer": answer}
-            for prompt, answer in zip(task["prompts"], measured.answers, strict=True)
-        ],
-    }
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """What the models of a proof have shown, each against adapter-on-base.
-
-    Attributes:
-        merging: the merged model before it is written. difference: the folder. effect: the base alone.
-        num_tensors: tensors of the files that were compared with the merged ones.
-    """
-
-    merging: Difference
-    difference: Difference
-    effect: Difference | None
-    num_tensors: int
-    answers: list[str]
-    form_problems: list[str]
-
-
-def _measure(config: Config, task: dict[str, Any], folder: Path, stored: str) -> _Measured:
-    """Load tuned, written and base model one after the other, so that only one is in memory, and compare them."""
-    import torch
-
-    from tunesmith.model.load import load_for_inference
-    from tunesmith.model.merge import merge_attached
-    from tunesmith.model.plain import load_plain_model, load_plain_tokenizer
-    from tunesmith.model.verify import weight_files
-
-    device = "cuda" if config.export_device == "auto" and torch.cuda.is_available() else "cpu"
-    tokenizer = load_plain_tokenizer(folder)
-    prompts = [tuple(prompt["ids"]) for prompt in task["prompts"]]
-    tuned = load_for_inference(config, task["adapters"], device)
-    reference = answer_and_score(tuned, tokenizer, prompts, tuple(task["stop_ids"]), MAX_NEW_TOKENS)
-    merged = merge_attached(tuned)
-    merging = compare(reference, merged)
-    num_tensors, wrong = misplaced_weights(merged, weight_files(folder), stored)
-    del tuned, merged
-    gc.collect()
-    written = load_plain_model(folder, getattr(torch, config.infer_dtype), device)
-    difference = compare(reference, written)
-    problems = _form_problems(written, folder, stored, task["is_tied"])
-    if wrong:
-        problems.append(f"{len(wrong)} of {num_tensors} written tensors are not the merged ones: {wrong[0]}")
-    del written
-    gc.collect()
-    effect = compare(reference, _untuned(config, task["adapters"], device, reference)) if task["adapters"] else None
-    answers = [tokenizer.decode(scored.answer_ids, skip_special_tokens=True) for scored in reference]
-    return _Measured(merging, difference, effect, num_tensors, answers, problems)
-
-
-def _untuned(config: Config, adapters: Sequence[str], device: str, reference: Sequence[Scored]) -> Any:
-    """The base alone, with the positions that the adapters were trained with.
-
-    Where the tuned model knows more tokens, it gets rows for them, which nothing has trained.
-    """
-    from tunesmith.model.load import inference_dtype, load_model
-    from tunesmith.model.vocabulary import grow_rows, num_rows_of
-
-    dtype, num_rows = inference_dtype(config), reference[0].logits_TV.shape[-1]
-    model = load_model(config, dtype=dtype, device=device, for_training=False, adapters=adapters)
-    if num_rows_of(model) < num_rows:
-        grow_rows(model, num_rows)
-    return model
-
-
-def _verdicts(difference: Difference, effect: Difference | None, tolerance: float, stored: str) -> list[str]:
-    """One sentence for each measurement that does not hold."""
-    problems = []
-    if not difference.largest <= tolerance:
-        problems.append(
-            f"logits differ by up to {difference.largest:.4g}, rounding to {stored} explains {tolerance:.4g}"
+    compute = compute_dtype(folder, stored)
+    measured = measure(with_dtype(config, compute), task, folder, stored)
+    problems += quantized_problems(measured, compute) if quantization else plain_problems(measured, compute, stored)
+    prompts = [
+        {"prompt": prompt["text"], "ids": list(prompt["ids"]), "answer": answer, "answer_of_folder": folder_answer}
+        for prompt, answer, folder_answer in zip(
+            task["prompts"], measured.answers, measured.folder_answers, strict=True
         )
-    if effect is None:
-        return problems
-    if effect.largest <= NOISE * difference.largest_logit:
-        problems.append("the adapter had no effect: base and tuned model give the same logits")
-    elif difference.rms > 0.5 * effect.rms:
-        # By the triangle inequality the export could then be nearer to the base than to the tuned model.
-        problems.append(
-            f"rounding to {stored} loses what was learned: error {difference.rms:.4g} rms, "
-            f"effect of the adapter {effect.rms:.4g} rms; export with infer_dtype: float32, or train for longer"
-        )
-    return problems
+    ]
+    return {**figures(measured, compute, stored), "tied_embeddings": task["is_tied"], "answers": prompts}
 
 
-def _form_problems(model: Any, folder: Path, dtype: str, is_tied: bool) -> list[str]:
-    """What is wrong with the ties and the dtype of what was written."""
-    from tunesmith.model.verify import verify_safetensors, weight_files
-
-    problems = []
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    if head is not None and (embedding.weight is head.weight) != is_tied:
-        problems.append(f"input and output embedding should {'' if is_tied else 'not '}share one tensor")
-    headers = [verify_safetensors(file) for file in weight_files(folder)]
-    counts = Counter(entry["dtype"] for header in headers for name, entry in header.items() if name != "__metadata__")
-    wanted = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}[dtype]
-    if counts.most_common(1)[0][0] != wanted:
-        problems.append(f"weights are stored as {dict(counts)}, {wanted} was asked for")
-    return problems
+def _config(task: dict[str, Any]) -> Config:
+    given = task["config"].items()
+    return Config(**{key: tuple(value) if isinstance(value, list) else value for key, value in given})
 
 
-def _fits_float32(folder: Path, dtype: str) -> bool:
-    """Whether one float32 copy of the model, and some room to work, fits the memory that is free now."""
-    from tunesmith.model.verify import weight_files
-
-    stored_bytes = sum(file.stat().st_size for file in weight_files(folder))
-    free_bytes = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return stored_bytes * 4 / BYTES_OF_DTYPE[dtype] * 1.3 < free_bytes
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
 def _hashes(folder: Path) -> dict[str, str]:

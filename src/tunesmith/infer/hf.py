@@ -124,7 +124,9 @@ class HFEngine(EngineBase):
         return {"running": self._num_running, "waiting": self._num_waiting}
 
     def close(self) -> None:
-        """See `Engine.close`. The model belongs to the caller."""
+        """See `Engine.close`: waits for the pass that is under way. The model belongs to the caller."""
+        with self._turn:  # a thread inside torch when Python leaves would abort the process
+            pass
 
 
 class _Ticket:

@@ -8,7 +8,7 @@ at a time, and that is said.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,22 +16,22 @@ from typing import Any
 import torch
 
 from tunesmith.config import Config
-from tunesmith.errors import ConfigError, ModelError
+from tunesmith.errors import ModelError
 from tunesmith.infer.batch import base_model
 from tunesmith.infer.batching import BatchEngine, BatchLimits
 from tunesmith.infer.engine import Engine
 from tunesmith.infer.hf import HFEngine
 from tunesmith.infer.lanes import Lanes
-from tunesmith.infer.locate import Located, adapter_problem
+from tunesmith.infer.locate import Located
+from tunesmith.infer.names import PEFT_NAME, base_name, served_adapters, tuned_name
 from tunesmith.infer.reward import RewardEngine
+from tunesmith.infer.sglang import open_sglang
+from tunesmith.infer.vllm import open_vllm
 from tunesmith.model.load import check_base_model, load_for_inference, model_options
 from tunesmith.model.ragged import num_layers_of, ragged_problem
 from tunesmith.model.second_adapter import add_adapter
 from tunesmith.model.value_head import VALUE_HEAD, load_value_head
 from tunesmith.render import Renderer
-
-PEFT_NAME = "default"
-"""The name under which PEFT keeps the adapter that a model is loaded with."""
 
 Opened = tuple[Engine, list[str]]
 """An engine, and what the user should know about it."""
@@ -48,8 +48,8 @@ def _open_builtin(config: Config, located: Located, renderer: Renderer) -> Opene
     notes = check_base_model(named, torch.device(device), for_training=False)
     notes += model_options(config, for_training=False, adapters=located.adapters, device=device)[1]
     model = load_for_inference(config, located.adapters, device)
-    names = _names(config, located)
-    for name, folder in _served_adapters(config, located, names).items():
+    names = _names(located)
+    for name, folder in served_adapters(config, located, names).items():
         add_adapter(model, folder, name)
         names[name] = name
     model.eval().requires_grad_(False)
@@ -78,37 +78,13 @@ def _reward_engine(lanes: Lanes, renderer: Renderer, folder: Path, problem: str)
     return RewardEngine(lanes, renderer.tokenizer, head, _limits(lanes.model))
 
 
-def _names(config: Config, located: Located) -> dict[str, str | None]:
+def _names(located: Located) -> dict[str, str | None]:
     """Name -> PEFT's name (None: no adapter acts) of what is loaded from the start."""
-    base = Path(located.model).expanduser().name or located.model
-    if not located.adapters:
+    tuned, base = tuned_name(located), base_name(located)
+    if tuned is None:
         return {base: None}
-    folder = Path(located.adapters[-1]).expanduser()
-    tuned = folder.name if not folder.name.startswith("checkpoint-") else f"{folder.parent.name}-{folder.name}"
-    names: dict[str, str | None] = {tuned if tuned != base else f"{tuned}-tuned": PEFT_NAME}
-    if len(located.adapters) == 1:  # more than one: the others are merged, so the base alone is no longer there
-        names[base] = None
-    return names
-
-
-def _served_adapters(config: Config, located: Located, taken: Mapping[str, str | None]) -> dict[str, Path]:
-    """`serve_adapters`, checked. Raises: ConfigError when one cannot stand beside what is loaded."""
-    wanted = {str(name): Path(str(path)).expanduser() for name, path in (config.serve_adapters or {}).items()}
-    if wanted and not located.adapters:
-        raise ConfigError(
-            "serve_adapters needs an adapter to stand beside",
-            why="the model is loaded without one",
-            fix="name one of them in adapter_name_or_path",
-        )
-    for name, folder in wanted.items():
-        problem = adapter_problem(folder)
-        if problem or name in taken or name == PEFT_NAME:
-            raise ConfigError(
-                f"serve_adapters: {name} cannot be served",
-                why=problem or "the name is taken",
-                fix=f"give the folder of an adapter, and a name other than {', '.join((*taken, PEFT_NAME))}",
-            )
-    return wanted
+    # of several adapters the earlier ones are merged, so the base alone is no longer there
+    return {tuned: PEFT_NAME, base: None} if len(located.adapters) == 1 else {tuned: PEFT_NAME}
 
 
 def _limits(model: Any) -> BatchLimits:
@@ -129,5 +105,9 @@ def _limits(model: Any) -> BatchLimits:
     )
 
 
-BACKENDS: dict[str, Callable[[Config, Located, Renderer], Opened]] = {"huggingface": _open_builtin}
+BACKENDS: dict[str, Callable[[Config, Located, Renderer], Opened]] = {
+    "huggingface": _open_builtin,
+    "vllm": open_vllm,
+    "sglang": open_sglang,
+}
 """`infer_backend` -> what opens it."""

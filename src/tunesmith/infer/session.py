@@ -48,6 +48,10 @@ def open_session(resolved: Resolved, say: Callable[[str], None] = lambda line: N
         ModelError: nothing usable is there, or an adapter does not fit the model.
         TemplateError: the template is not the one the run was trained with.
     """
+    if resolved.config.infer_backend == "llamacpp":
+        from tunesmith.infer.llamacpp_open import open_llamacpp
+
+        return open_llamacpp(resolved, say)
     from tunesmith.infer.opening import open_engine  # loads torch, which a mistake above need not wait for
 
     located = locate(resolved)

@@ -15,7 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import (
+    CONFIG_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AttentionInterface,
+    AttentionMaskInterface,
+)
 from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 
 from tunesmith.config import Config
@@ -44,7 +49,9 @@ def choose_attention(
 
     Raises: ConfigError when `shift_attn` does not fit the model type.
     """
-    return _for_training(config, model_type) if for_training else _for_inference(config, torch.device(device))
+    return (
+        _for_training(config, model_type) if for_training else _for_inference(config, model_type, torch.device(device))
+    )
 
 
 def _for_training(config: Config, model_type: str) -> AttentionChoice:
@@ -73,8 +80,8 @@ def plain_document_attention(
         return document_attention(module, query, key, value, attention_mask, **options)
 
 
-def _for_inference(config: Config, device: torch.device) -> AttentionChoice:
-    if config.flash_attn == "disabled":
+def _for_inference(config: Config, model_type: str, device: torch.device) -> AttentionChoice:
+    if config.flash_attn == "disabled" or not _knows_sdpa(model_type):
         return AttentionChoice("eager")
     if config.flash_attn not in _PACKAGES:
         return AttentionChoice("sdpa")
@@ -83,3 +90,10 @@ def _for_inference(config: Config, device: torch.device) -> AttentionChoice:
         return AttentionChoice(name)
     lacks = f"the package {package} is not installed" if device.type == "cuda" else f"it needs a GPU, this is {device}"
     return AttentionChoice("sdpa", f"flash_attn: {config.flash_attn} is replaced by sdpa: {lacks}")
+
+
+def _knows_sdpa(model_type: str) -> bool:
+    """Whether transformers has torch's attention for a model type; not where scores are soft-capped (Gemma 2)."""
+    if model_type not in CONFIG_MAPPING or CONFIG_MAPPING[model_type] not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return True
+    return bool(MODEL_FOR_CAUSAL_LM_MAPPING[CONFIG_MAPPING[model_type]]._supports_sdpa)

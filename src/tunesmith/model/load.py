@@ -5,7 +5,7 @@ No remote code is ever run and no pickle is ever read. The folder is checked bef
 
 from __future__ import annotations
 
-import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from tunesmith.config import Config
 from tunesmith.config.tokens import new_tokens
 from tunesmith.errors import ModelError
+from tunesmith.model.download import download
 from tunesmith.model.gguf_base import gguf_file_of, gguf_note, unpacked
+from tunesmith.model.hub_sources import Remote, cached_folder
+from tunesmith.model.hubs import REPOSITORY, hub_of
 from tunesmith.model.kernels import choose_attention
 from tunesmith.model.moe import experts_per_token
 from tunesmith.model.parameters import random_model
@@ -28,7 +31,6 @@ from tunesmith.model.rope import RopeDecision, apply_positions, decide_rope
 from tunesmith.model.verify import read_model_config, verify_model_folder, verify_tokenizer_folder
 from tunesmith.model.vocabulary import add_to_tokenizer, add_tokens_of_adapter
 
-HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -47,31 +49,30 @@ def model_folder(config: Config) -> Path:
     gguf_file = gguf_file_of(path)
     if gguf_file is not None:
         return unpacked(gguf_file, config.cache_dir)
-    if path.exists() or not HUB_ID.match(name) or path.parent.is_dir():
+    if path.exists() or not REPOSITORY.match(name) or path.parent.is_dir():
         return path
-    return _download(name, config)
+    return _from_hub(name, config)
 
 
-def _download(name: str, config: Config) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+def _from_hub(name: str, config: Config) -> Path:
+    """The hub client's cached copy when it is whole, else a verified download.
 
-    wanted = ["*.safetensors", "*.json", "*.model", "*.jinja", "*.txt"]
-    try:
-        folder = snapshot_download(
-            name,
-            revision=config.model_revision,
-            cache_dir=config.cache_dir,
-            token=config.hf_hub_token,
-            allow_patterns=wanted,
-        )
-    except (HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, OSError) as err:
-        raise ModelError(
-            f"'{name}' is neither a local folder nor could it be downloaded from the hub",
-            why=f"{type(err).__name__}: {str(err).splitlines()[0] if str(err) else 'no connection'}",
-            fix="give the path of a local folder, or set HF_ENDPOINT to a mirror that you can reach",
-        ) from err
-    return Path(folder)
+    What is cached is not asked for again: the hub may have moved on, and a run should not change under its user.
+    `tunesmith download NAME` fetches what is new.
+    """
+    remote = Remote(name, hub_of(None), token=_hub_token(config), revision=config.model_revision)
+    cached = cached_folder(remote, config.cache_dir)
+    if cached is not None:
+        try:
+            verify_model_folder(cached)
+            return cached
+        except ModelError:  # a download that broke off: it is gone on with
+            pass
+    return download(remote, None, cache_dir=config.cache_dir, say=lambda line: print(line, file=sys.stderr, flush=True))
+
+
+def _hub_token(config: Config) -> str | None:
+    return config.ms_hub_token if hub_of(None) == "modelscope" else config.hf_hub_token
 
 
 def load_tokenizer(config: Config) -> Any:

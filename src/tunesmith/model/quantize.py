@@ -68,13 +68,15 @@ def check_base(config: Config, folder: Path, device: torch.device, *, for_traini
         return _check_stored(config, folder, name, for_training)
     if config.quantization_bit is None:
         return []
-    _require(((_PACKAGE[config.quantization_method], _EXTRA),), f"quantization_method: {config.quantization_method}")
+    require_packages(
+        ((_PACKAGE[config.quantization_method], _EXTRA),), f"quantization_method: {config.quantization_method}"
+    )
     return _notes_on_load(config, device)
 
 
 def _check_stored(config: Config, folder: Path, name: str, for_training: bool) -> list[str]:
     found = require_readable(folder, name)
-    _require(found.packages, f"{folder} holds weights quantized by {name}; reading them")
+    require_packages(found.packages, f"{folder} holds weights quantized by {name}; reading them")
     notes = []
     if config.quantization_bit is not None:
         notes.append(f"quantization_bit is not read: {folder} is stored quantized already ({name})")
@@ -108,7 +110,7 @@ def _packed_problem(config: Config, for_training: bool) -> str:
     return "its vocabulary cannot be resized" if config.resize_vocab else ""
 
 
-def _require(packages: Sequence[tuple[str, str]], what: str) -> None:
+def require_packages(packages: Sequence[tuple[str, str]], what: str) -> None:
     """Import the packages. Raises: ModelError naming the one that is missing or broken."""
     for module, to_install in packages:
         try:
@@ -172,10 +174,11 @@ def plan_loading(
 
 def _arguments(config: Config, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
     device_map: Any = config.quantization_device_map or {"": str(device)}
-    return {"quantization_config": _library_settings(config, dtype), "device_map": device_map}
+    return {"quantization_config": library_settings(config, dtype), "device_map": device_map}
 
 
-def _library_settings(config: Config, dtype: torch.dtype) -> Any:
+def library_settings(config: Config, dtype: torch.dtype) -> Any:
+    """What transformers is told of bitsandbytes or torchao: method, bits and number format of the configuration."""
     from transformers import BitsAndBytesConfig, TorchAoConfig
 
     if config.quantization_method == "bnb":

@@ -171,3 +171,20 @@ def prove_gradients(model: nn.Module, dtype: torch.dtype) -> int:
                 fix="set another quantization_method, or remove quantization_bit",
             )
     return len(kinds)
+
+
+def unpacked_weight(layer: Any) -> Tensor:
+    """The weight matrix (out, in) that a packed layer of bitsandbytes or torchao computes with, in 16 or 32 bits.
+
+    Raises: ModelError for another library's layer.
+    """
+    weight = getattr(layer, "weight", None)
+    if type(layer).__name__ == "Linear4bit":
+        from bitsandbytes.functional import dequantize_4bit
+
+        return dequantize_4bit(weight.data, weight.quant_state)
+    if getattr(weight, "SCB", None) is not None:  # bitsandbytes, 8 bits: integers up to 127, a scale for each row
+        return weight.CB.float() * weight.SCB.float()[:, None] / 127
+    if hasattr(weight, "dequantize"):
+        return weight.dequantize()
+    raise ModelError(f"the weights of {type(layer).__name__} cannot be unpacked here", fix="use another method")

@@ -58,14 +58,21 @@ def read_model_config(folder: Path) -> dict[str, Any]:
             if adapter
             else "set `model_name_or_path` to the folder that holds config.json and the weights",
         )
+    return read_json_object(file)
+
+
+def read_json_object(file: Path) -> dict[str, Any]:
+    """A JSON file that holds an object. Raises: ModelError when it is missing, a pointer, or something else."""
+    if not file.is_file():
+        raise ModelError(f"{file} is missing", fix="download it again")
     _refuse_pointer(file)
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as err:
         raise ModelError(f"{file} is not valid JSON: {err}", fix="download the file again") from err
-    if not isinstance(config, dict):
+    if not isinstance(found, dict):
         raise ModelError(f"{file} does not hold a JSON object", fix="download the file again")
-    return config
+    return found
 
 
 def weight_files(folder: Path) -> list[Path]:

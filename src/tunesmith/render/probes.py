@@ -60,7 +60,7 @@ TOOL_PROBES: tuple[Probe, ...] = (
     ),
     Probe("words and a call", (_ASKED, Message("assistant", "Let me look.", tool_calls=(_CALL,))), (_TOOL,)),
 )
-"""Conversations with tools: those of the contract, and of `template check`."""
+"""Conversations with tools: stored with every run, and tried on the chat template of an exported model."""
 
 CONTRACT_PROBES: tuple[Probe, ...] = (
     _talk("one turn", "Who are you?", "I am an assistant."),

@@ -18,6 +18,14 @@ def _bool(text: str) -> bool:
     raise ValueError(text)
 
 
+def read_switch(command: str, text: str) -> bool:
+    """`on` or `off`. Raises: ConfigError for anything else."""
+    try:
+        return _bool(text)
+    except ValueError:
+        raise ConfigError(f"'{text}' is neither on nor off", fix=f"{command} on, or {command} off") from None
+
+
 SETTINGS: dict[str, tuple[Callable[[str], Any], str]] = {
     "do_sample": (_bool, "true or false"),
     "temperature": (float, "a number"),

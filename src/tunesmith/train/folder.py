@@ -23,16 +23,17 @@ from tunesmith.model.methods.places import METHOD_FOLDERS
 from tunesmith.model.rope import RECORD_FILE
 from tunesmith.model.value_head import VALUE_HEAD
 from tunesmith.train.checkpoint import newest_complete, remove_parts
-from tunesmith.train.predict import PREDICT_RESULTS, PREDICTIONS
+from tunesmith.train.predict import PREDICT_RESULTS, PREDICT_STATE, PREDICTIONS
 from tunesmith.train.samplelog import SAMPLES_FILE
 from tunesmith.train.sinks import RUN_LOG, TRAINER_LOG
 from tunesmith.train.state import STATE_FILE
 
-RUN_FILE, CONTRACT_FILE = "run.yaml", "render_contract.json"
+RUN_FILE, CONTRACT_FILE, BASE_FILE = "run.yaml", "render_contract.json", "base.json"
 WEIGHT_FILES = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json")
 RUN_FILES = (
     RUN_FILE,
     CONTRACT_FILE,
+    BASE_FILE,
     TRAINER_LOG,
     RUN_LOG,
     STATE_FILE,
@@ -44,6 +45,7 @@ RUN_FILES = (
     "ledger_summary.json",
     PREDICTIONS,
     PREDICT_RESULTS,
+    PREDICT_STATE,
     VALUE_HEAD,
     RECORD_FILE,
     *WEIGHT_FILES,

@@ -17,7 +17,11 @@ from torch import nn
 from tunesmith.model.evaluating import evaluating
 from tunesmith.train.evaluate import Evaluator
 
-PREDICTIONS, PREDICT_RESULTS = "generated_predictions.jsonl", "predict_results.json"
+PREDICTIONS, PREDICT_RESULTS, PREDICT_STATE = (
+    "generated_predictions.jsonl",
+    "predict_results.json",
+    "predict_state.json",
+)
 _DIGITS = 6
 
 

@@ -83,7 +83,8 @@ def train(resolved: Resolved) -> int:
     config = resolved.config
     if not config.do_train:
         raise ConfigError(
-            "`do_train: false`: there is nothing to do", fix="set `do_train: true`; evaluation alone comes later"
+            "`do_train: false`: there is nothing to do",
+            fix="set `do_train: true`, or `do_predict: true` to have the rows answered; evaluation alone comes later",
         )
     runtime = Runtime(use_cpu=config.use_cpu, ddp_timeout_s=config.ddp_timeout)
     assert config.output_dir is not None
@@ -317,6 +318,8 @@ class Run:
         if self.runtime.is_main:
             run_folder.write_run_file(self.folder, self.resolved)
             run_folder.write_json(self.folder / run_folder.CONTRACT_FILE, self.renderer.contract())
+            base = {"base_weights": self.identity.must_match["base weights"]}
+            run_folder.write_json(self.folder / run_folder.BASE_FILE, base)
             self.prepared.ledger.write(self.folder)
 
     def _train(self) -> int:
@@ -368,7 +371,7 @@ class Run:
             self.reporter.say("evaluation: " + in_one_line(metrics))
         lines: list[dict[str, Any]] = []
         predicted: Mapping[str, float] = {}
-        if self.loop.evaluator and self.config.do_predict:
+        if self.loop.evaluator and self.config.do_predict and self.config.stage == "rm":
             lines, predicted = predict(self.loop.evaluator, self.loop.scorer)
         if not self.runtime.is_main:
             return

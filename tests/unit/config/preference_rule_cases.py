@@ -35,7 +35,6 @@ BROKEN: dict[str, tuple[str, str, str]] = {
         "stage=dpo ref_policy=base finetuning_type=full",
         "finetuning_type=lora",
     ),
-    "scores are predicted by a reward model": ("train", "do_train=true do_predict=true val_size=0.1", "stage=rm"),
 }
 NOTED: dict[str, str] = {
     "a reference that nothing reads": "stage=dpo pref_loss=simpo ref_model=r",

@@ -16,6 +16,7 @@ from tests.tiny import tiny_adapter, tiny_model
 from tunesmith.config.resolve import resolve
 from tunesmith.errors import ExportError, ModelError
 from tunesmith.export import merge
+from tunesmith.export.heldout import held_out_rows
 from tunesmith.export.proof import PROMPTS, make_task, prove
 from tunesmith.infer.locate import locate
 from tunesmith.infer.session import open_renderer
@@ -61,7 +62,15 @@ def exported(parts: Path, tmp_path_factory) -> tuple[Path, dict[str, Any]]:
     assert merge.export(resolved) == 0
     located = locate(resolved)
     renderer = open_renderer(resolved.config, located)
-    task = make_task(resolved.config, located, renderer, is_tied=True, has_faithful_template=True)
+    task = make_task(
+        resolved.config,
+        located,
+        renderer,
+        is_tied=True,
+        chat_template=renderer.tokenizer.chat_template,
+        has_faithful_template=True,
+        held_out=held_out_rows(resolved.config, None, renderer),
+    )
     return target, json.loads(json.dumps(task))
 
 
@@ -76,6 +85,15 @@ def test_the_proof_of_a_right_export_holds(exported: tuple[Path, dict[str, Any]]
     assert proof["num_tensors_compared"] == len(load_file(exported[0] / "model.safetensors"))
     assert "model.safetensors" in proof["files_sha256"]
     assert "proof.json" not in proof["files_sha256"]
+    assert proof["held_out"].startswith("6 built-in texts")
+    losses = proof["held_out_loss"]
+    assert 0 < abs(losses["after"] - losses["before"]) < 1e-3 < abs(losses["base"] - losses["before"])
+    assert 0 < proof["logprob_difference"]["mean"] < 0.02
+    assert proof["adapter_effect"]["share_in_folder"] == pytest.approx(1, abs=0.05)
+    assert [len(answer["ids"]) > 4 for answer in proof["answers"]] == [True] * len(PROMPTS)
+    assert proof["num_equal_answers"] >= 6  # a nearly level choice may fall otherwise in bfloat16
+    assert proof["base_weights"].startswith("sha256:")
+    assert [len(value) for value in proof["adapters_sha256"]] == [64]
 
 
 def test_the_folder_loads_in_plain_transformers_and_answers_as_peft_does(

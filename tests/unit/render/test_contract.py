@@ -18,6 +18,8 @@ from tunesmith.render.renderer import Renderer
 from tunesmith.render.slots import SlotDialect
 from tunesmith.render.template import get_template
 
+FINGERPRINT = "d5119625fd7bb294161f4fe8feaa80c50ad4daaffa2d2e3c76a469690859e013"
+
 
 def made(template: str = "qwen", settings: RenderSettings | None = None) -> Renderer:
     return make_renderer(vocabularies.byte_level("chatml"), template, settings)
@@ -108,3 +110,42 @@ def test_a_contract_of_another_version_is_refused() -> None:
 )
 def test_the_first_difference(left: tuple[int, ...], right: tuple[int, ...], at: int | None) -> None:
     assert first_difference(left, right) == at
+
+
+def older(contract: dict[str, Any]) -> dict[str, Any]:
+    """The contract as version 1 wrote it, which knew no tools."""
+    del contract["template"]["tools"]
+    probes = [probe for probe in contract["probes"] if "call" not in probe["name"]]
+    return {**contract, "version": 1, "probes": probes}
+
+
+def test_a_contract_from_before_tools_still_holds_and_still_guards() -> None:
+    contract = older(stored(made()))
+    assert len(contract["probes"]) == 6
+    check_contract(contract, made())
+    check_contract(contract, made(settings=RenderSettings(tool_format="default")))
+    with pytest.raises(TemplateError):
+        check_contract(contract, made(settings=RenderSettings(default_system="Other.")))
+    with pytest.raises(TemplateError):
+        check_contract(contract, made("chatml"))
+
+
+def test_the_identity_of_a_template_is_that_of_before_tools() -> None:
+    """Older runs stored this hash."""
+    assert get_template("chatml").fingerprint() == FINGERPRINT
+
+
+def test_another_tool_format_is_noticed_by_the_tokens_of_a_call() -> None:
+    with pytest.raises(TemplateError, match="other tokens") as caught:
+        check_contract(stored(made()), made(settings=RenderSettings(tool_format="default")))
+    assert caught.value.where == "probe 'a call'"
+
+
+def test_another_turn_of_results_is_noticed() -> None:
+    template = get_template("qwen")
+    changed = replace(template, tools=replace(template.tools, result="<tool_response>{content}</tool_response>"))
+    tokenizer = vocabularies.byte_level("chatml")
+    dialect = SlotDialect(changed, "", "<|im_end|>", RenderSettings())
+    with pytest.raises(TemplateError, match="other tokens") as caught:
+        check_contract(stored(made()), Renderer(tokenizer, dialect, Encoder(tokenizer)))
+    assert caught.value.where == "probe 'calls and results'"

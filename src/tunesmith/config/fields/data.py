@@ -19,7 +19,7 @@ _CONCAT = "use mix_strategy: concat"
 class DataOptions:
     """Datasets and how their rows become training examples."""
 
-    GROUP: ClassVar[Group] = Group("data", "Data", "数据", ("train", "eval", "data"))
+    GROUP: ClassVar[Group] = Group("data", "Data", "数据", ("train", "eval", "data", "predict"))
 
     template: str | None = option(
         None,

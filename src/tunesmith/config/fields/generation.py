@@ -16,7 +16,9 @@ from tunesmith.config.spec import Group, option
 class GenerationOptions:
     """Sampling settings of chat, API and prediction."""
 
-    GROUP: ClassVar[Group] = Group("generation", "Generation", "文本生成", ("chat", "webchat", "api", "eval", "train"))
+    GROUP: ClassVar[Group] = Group(
+        "generation", "Generation", "文本生成", ("chat", "webchat", "api", "eval", "train", "predict")
+    )
 
     do_sample: bool = option(
         True, en="Draw tokens at random; false always takes the likeliest.", zh="随机采样；false 则总取概率最大的词元。"

@@ -122,10 +122,9 @@ class ModelOptions:
         "huggingface",
         en="Engine that generates text.",
         zh="生成文本所用的推理引擎。",
-        choices=("huggingface", "vllm", "sglang"),
-        later_choices={"vllm": "use huggingface", "sglang": "use huggingface"},
-        older_values={"hf": "huggingface"},
-        verbs=("chat", "webchat", "api", "eval"),
+        choices=("huggingface", "llamacpp", "vllm", "sglang"),
+        older_values={"hf": "huggingface", "llama.cpp": "llamacpp"},
+        verbs=("chat", "webchat", "api", "eval", "predict"),
     )
     infer_dtype: str = option(
         "auto",
@@ -235,10 +234,9 @@ class ModelOptions:
     )
     ms_hub_token: str | None = option(
         None,
-        en="Token for the ModelScope hub.",
-        zh="魔搭社区的访问令牌。",
+        en="Token for the ModelScope hub; better kept in the environment, as MODELSCOPE_API_TOKEN.",
+        zh="魔搭社区的访问令牌；更宜放在环境变量 MODELSCOPE_API_TOKEN 中。",
         secret=True,
-        noop=_HUB,
     )
     om_hub_token: str | None = option(
         None,

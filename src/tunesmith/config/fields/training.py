@@ -14,7 +14,7 @@ from tunesmith.config.optimizers import OPTIMIZERS
 from tunesmith.config.schedules import SCHEDULES
 from tunesmith.config.spec import Group, option
 
-_NO_GENERATION = "evaluation measures loss and token accuracy; look at answers with `tunesmith chat`"
+_PREDICTS = ("train", "predict")
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
@@ -30,22 +30,30 @@ class TrainingOptions:
         verbs=("*",),
     )
     overwrite_output_dir: bool = option(
-        False, en="Start anew although the folder already holds a run.", zh="即使文件夹中已有训练结果也重新开始。"
+        False,
+        en="Start anew although the folder already holds a run.",
+        zh="即使文件夹中已有训练结果也重新开始。",
+        verbs=_PREDICTS,
     )
     resume_from_checkpoint: bool | str | None = option(
         None,
         en="Checkpoint to go on from; unset or true: the newest complete one, false: none.",
         zh="从哪个检查点继续；不设置或 true 表示最新的完整检查点，false 表示不继续。",
+        verbs=_PREDICTS,
     )
-    do_train: bool = option(False, en="Train.", zh="进行训练。")
+    do_train: bool = option(False, en="Train.", zh="进行训练。", verbs=_PREDICTS)
     do_eval: bool = option(False, en="Evaluate when training ends.", zh="训练结束时进行评估。")
     do_predict: bool = option(
         False,
-        en="Stage rm: write the scores of the evaluation rows to generated_predictions.jsonl when training ends.",
-        zh="rm 阶段：训练结束后把评估数据的分数写入 generated_predictions.jsonl。",
+        en="Answer (stage rm: score) every evaluation row into generated_predictions.jsonl, after training if any.",
+        zh="对每条评估数据生成回答（rm 阶段为打分）并写入 generated_predictions.jsonl；若有训练则在训练之后进行。",
+        verbs=_PREDICTS,
     )
     predict_with_generate: bool = option(
-        False, en="Judge evaluation by generated text.", zh="以生成的文本进行评估。", later=_NO_GENERATION
+        False,
+        en="With do_predict: generate text and compare it with the labels; decided by the stage.",
+        zh="do_predict 时生成文本并与标签比较；由训练阶段决定。",
+        verbs=_PREDICTS,
     )
     per_device_train_batch_size: int = option(
         8,
@@ -60,6 +68,7 @@ class TrainingOptions:
         zh="评估时每个设备每批的样本数；不设置则与训练相同。",
         gt=0,
         aliases=("per_gpu_eval_batch_size",),
+        verbs=_PREDICTS,
     )
     gradient_accumulation_steps: int = option(
         1, en="Micro-batches per optimizer step.", zh="每次参数更新累积的小批次数。", gt=0

@@ -1,0 +1,1 @@
+"""What a model says of held-out rows: answers with text metrics, and the scores of reward models."""
