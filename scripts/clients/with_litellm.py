@@ -16,6 +16,8 @@ litellm.suppress_debug_info = True
 def ask(mode: str, **extra: Any) -> Any:
     messages = [{"role": "user", "content": QUESTION}]
     fields = {"model": f"openai/{MODEL}", "max_tokens": 60, "temperature": 0, "num_retries": 0, **extra}
+    if mode == "stream":
+        fields["stream_options"] = {"include_usage": True}
     answer = litellm.completion(messages=messages, api_base=URL, api_key=KEY, stream=mode == "stream", **fields)
     return litellm.stream_chunk_builder(list(answer), messages=messages) if mode == "stream" else answer
 

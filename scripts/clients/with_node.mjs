@@ -1,8 +1,9 @@
 // The features through OpenAI's Node client; the same lines of JSON as the Python drivers print.
+import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 const require = createRequire(process.env.CLIENT_MODULES + "/");
 const OpenAI = require("openai");
-const { version } = require("openai/package.json");
+const { version } = JSON.parse(readFileSync(process.env.CLIENT_MODULES + "/openai/package.json", "utf8"));
 const model = process.env.CLIENT_MODEL;
 const client = new OpenAI({ baseURL: process.env.CLIENT_URL, apiKey: process.env.CLIENT_KEY || "none", maxRetries: 0 });
 const question = "Count from one to five in words.";
