@@ -266,7 +266,7 @@ PAGES: dict[str, Page] = {
         "verify FOLDER [--hashes]",
         (
             "Checks a model or adapter folder: LFS pointers, truncated files, missing shards, tensors that are empty "
-            "or in two files, tokenizer, chat template, stop tokens. With --hashes also the content, against proof.json "
+            "or in two files, tokenizer, chat template, stop tokens. With --hashes the content too, against proof.json "
             "or download.json. Exit code 1 when something is wrong.",
             "检查模型或适配器文件夹：LFS 指针、截断的文件、缺失的分片、空张量或重复张量、分词器、对话模板、停止符。"
             "加 --hashes 还会按 proof.json 或 download.json 校验内容。有问题时退出码为 1。",

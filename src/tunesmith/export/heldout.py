@@ -90,7 +90,7 @@ def _row(ids: Any, weights: Any) -> dict[str, list[Any]]:
 
 def _built_in(renderer: Renderer, reason: str) -> HeldOut:
     start = renderer.text_start_id
-    rows = []
+    rows: list[dict[str, list[Any]]] = []
     for text in TEXTS:
         ids = [*([start] if start is not None else []), *renderer.text_ids(text)]
         rows.append({"ids": ids, "weights": [0.0] + [1.0] * (len(ids) - 1)})
