@@ -29,7 +29,6 @@ PREDICTING = "extras/nlg_eval/"
 FILES = sorted(path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.rglob("*.yaml"))
 
 
-
 def verb_of(name: str) -> str:
     """What the file of an example is for."""
     return "predict" if name.startswith(PREDICTING) else VERBS[name.split("/")[0]]
