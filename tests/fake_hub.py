@@ -85,7 +85,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def _answer(self) -> None:
-        self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.body = self._body()
         self.path = unquote(urlsplit(self.path).path)
         self.hub.requests.append((self.command, self.path, dict(self.headers)))
         parts = self.path.strip("/").split("/")
@@ -103,6 +103,17 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path.endswith(".git/info/lfs/objects/batch"):
             return self._batch()
         return self._file("models", "/".join(parts[:2]), parts[2:])
+
+    def _body(self) -> bytes:
+        """What was sent, with its length in front or in chunks, as large files are."""
+        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        pieces = []
+        while size := int(self.rfile.readline().strip(), 16):
+            pieces.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(pieces)
 
     def _repo(self, kind: str, name: str) -> Repo | None:
         repo = self.hub.repos.get(name)

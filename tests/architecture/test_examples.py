@@ -14,7 +14,7 @@ from tunesmith.config.resolve import resolve
 from tunesmith.train.run import train
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-NUM_EXAMPLES = 60
+NUM_EXAMPLES = 62
 # what a file is for follows from its folder
 VERBS = {
     "train_lora": "train",

@@ -217,8 +217,8 @@ PAGES: dict[str, Page] = {
             "Merges adapters into the model, writes safetensors (quantized, if asked), then reloads them in a fresh "
             "process and compares (proof.json). Exit code 1 when the files do not answer as the adapter did; only what "
             "is proven is uploaded.",
-            "将适配器合并进模型并写成 safetensors（可量化），再在新进程中重新加载并比对（proof.json）；不一致时退出码非零，"
-            "且只有通过验证的结果才会上传。",
+            "将适配器合并进模型并写成 safetensors（可量化），再在新进程中重新加载并比对（proof.json）；"
+            "不一致时退出码非零，且只有通过验证的结果才会上传。",
         ),
         (
             (
@@ -233,6 +233,8 @@ PAGES: dict[str, Page] = {
             ADAPTER,
             TEMPLATE,
             ("export_dir", "where the merged model goes", "合并后的模型保存位置"),
+            ("export_format", "safetensors, gguf, or gguf_adapter", "safetensors、gguf 或 gguf_adapter"),
+            ("export_gguf_type", "q8_0, q4_k_m, f16, ...", "q8_0、q4_k_m、f16 等"),
             ("export_size", "largest file, in GB", "单个文件的最大体积（GB）"),
             ("export_device", "cpu or auto", "合并所用设备：cpu 或 auto"),
             ("export_quantization_bit", "4 or 8: a quantized export", "4 或 8：量化导出"),
@@ -263,8 +265,8 @@ PAGES: dict[str, Page] = {
     "verify": Page(
         "verify FOLDER [--hashes]",
         (
-            "Checks a model or adapter folder: LFS pointers, truncated files, missing shards, tensors that are empty or "
-            "in two files, tokenizer, chat template, stop tokens. With --hashes also the content, against proof.json "
+            "Checks a model or adapter folder: LFS pointers, truncated files, missing shards, tensors that are empty "
+            "or in two files, tokenizer, chat template, stop tokens. With --hashes the content too, against proof.json "
             "or download.json. Exit code 1 when something is wrong.",
             "检查模型或适配器文件夹：LFS 指针、截断的文件、缺失的分片、空张量或重复张量、分词器、对话模板、停止符。"
             "加 --hashes 还会按 proof.json 或 download.json 校验内容。有问题时退出码为 1。",

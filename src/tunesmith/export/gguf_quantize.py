@@ -118,7 +118,8 @@ def quantize_rows(rows: np.ndarray, type_name: str) -> np.ndarray:
     """Rows of float32 values, in any leading shape, as bytes of a ggml type, by llama.cpp's own kernel."""
     import gguf
 
-    assert rows.dtype == np.float32 and rows.flags.c_contiguous
+    assert rows.dtype == np.float32
+    assert rows.flags.c_contiguous
     kind = gguf.GGMLQuantizationType[type_name]
     row_length = rows.shape[-1]
     out = np.empty(gguf.quant_shape_to_byte_shape(rows.shape, kind), dtype=np.uint8)

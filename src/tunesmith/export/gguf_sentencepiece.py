@@ -8,6 +8,7 @@ Reference: https://github.com/google/sentencepiece/blob/master/src/sentencepiece
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import re
@@ -37,8 +38,7 @@ def write_sentencepiece(folder: Path, out: Path) -> None:
             "this tokenizer is SentencePiece, which needs a package to be written for llama.cpp",
             fix='pip install "tunesmith[sentencepiece]"',
         )
-    from sentencepiece import sentencepiece_model_pb2 as proto
-
+    proto: Any = importlib.import_module("sentencepiece.sentencepiece_model_pb2")
     settings = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     model = settings["model"]
     made = proto.ModelProto()

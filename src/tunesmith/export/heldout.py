@@ -26,7 +26,7 @@ TEXTS = (
     "it rise again, and bake it in a hot oven until the crust is brown.",
     "Question: A train leaves at 9:40 and arrives at 11:05. How long is the journey? Answer: One hour and twenty-five "
     "minutes.",
-    "def mean(values):\n    if not values:\n        raise ValueError('no values')\n    return sum(values) / len(values)\n",
+    "def mean(values):\n    if not values:\n        raise ValueError('empty')\n    return sum(values) / len(values)\n",
     "彩虹是阳光照进空气中的水滴，经过折射和反射以后形成的。外侧是红色，内侧是紫色。",
     "如果明天下雨，请记得带伞，并且早一点出门，因为路上可能会堵车。",
 )
@@ -90,7 +90,7 @@ def _row(ids: Any, weights: Any) -> dict[str, list[Any]]:
 
 def _built_in(renderer: Renderer, reason: str) -> HeldOut:
     start = renderer.text_start_id
-    rows = []
+    rows: list[dict[str, list[Any]]] = []
     for text in TEXTS:
         ids = [*([start] if start is not None else []), *renderer.text_ids(text)]
         rows.append({"ids": ids, "weights": [0.0] + [1.0] * (len(ids) - 1)})

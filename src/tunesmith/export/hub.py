@@ -62,12 +62,15 @@ def push(config: Config, located: Located, proof: Mapping[str, Any], folder: Pat
     message = f"Export by Tunesmith {__version__}"
     if hub_of(config.export_hub) == "modelscope":
         return f"pushed to {_push_to_modelscope(config, name, folder, message)}"
-    from huggingface_hub import HfApi
+    from huggingface_hub import CommitOperationAdd, HfApi
 
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
     with _refusals(name, folder):
         api = HfApi(token=config.hf_hub_token, library_name="tunesmith", library_version=__version__)
         api.create_repo(name, private=config.export_hub_private, exist_ok=True)
-        commit = api.upload_folder(repo_id=name, folder_path=folder, commit_message=message)
+        # one commit, not `upload_folder`, which may make several: nobody should meet half an export
+        added = [CommitOperationAdd(str(path.relative_to(folder)), path) for path in files]
+        commit = api.create_commit(name, operations=added, commit_message=message)
     return f"pushed to {commit.commit_url}"
 
 

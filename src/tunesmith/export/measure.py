@@ -228,7 +228,7 @@ def _form_problems(model: Any, folder: Path, dtype: str, task: dict[str, Any]) -
 
 
 def compute_dtype(folder: Path, dtype: str) -> str:
-    """float32 when one such copy of the model, and some room to work, fits the memory that is free now; else `dtype`."""
+    """float32 when one such copy of the model, and some room to work, fits the free memory; else `dtype`."""
     from tunesmith.model.verify import weight_files
 
     values = sum(file.stat().st_size for file in weight_files(folder)) / BYTES_OF_DTYPE[dtype]

@@ -1,8 +1,9 @@
 """A Modelfile for Ollama: which file, how turns are written, where answers end, how to sample.
 
 Ollama prompts a model through a template in Go's language. It is written from the same slots that training used, then
-evaluated here (`go_template.py`) and compared with the renderer's prompts, so that `ollama create` gives a model that is
-prompted as it was trained. Ollama's tokenizer puts the begin token in front by itself where the file asks for it.
+evaluated here (`go_template.py`) and compared with the renderer's prompts, so that `ollama create` gives a model
+that is prompted as it was trained. Ollama itself puts the begin token in front where the file asks for it. Tools are
+not written: Go spells their JSON with other spaces and another order of keys than training did.
 Reference: https://github.com/ollama/ollama/blob/main/docs/modelfile.md
 """
 
@@ -84,7 +85,7 @@ def modelfile(
 
 
 def slot_dialect_of(renderer: Renderer) -> SlotDialect | None:
-    """The renderer's layout as slots: its own, or the table entry that renders every probe as its Jinja template does."""
+    """The renderer's layout as slots: its own, or the table entry that renders the probes as its Jinja does."""
     if isinstance(renderer.dialect, SlotDialect):
         return renderer.dialect
     tokenizer = renderer.tokenizer

@@ -26,8 +26,8 @@ LOSS_TOLERANCE = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 2e-2}
 NOISE = 1e-6
 # Nats per token that tuning must have gained on the held-out rows for the share of it that is kept to mean something.
 MIN_GAIN = 0.05
-# How much further from the tuned model than the yardstick a quantized folder may be: scales that are rounded too, another
-# order of sums, kernels in 16 bits. Divergence is quadratic in the error of the weights, so it gets the square.
+# How much further from the tuned model than the yardstick a quantized folder may be: scales that are rounded too,
+# another order of sums, kernels in 16 bits. Divergence is quadratic in the error of the weights, so it gets the square.
 SLACK = 1.5
 
 
@@ -87,7 +87,7 @@ _WORDS = {
 def quantized_bounds(yardstick: Difference, losses: Losses) -> dict[str, float]:
     """The largest values that the measurements of a quantized folder may take.
 
-    Log-probabilities and loss may be off by 1.5 times, the divergence by 1.5 squared times what the yardstick is off by.
+    Log-probabilities and loss may be off by 1.5 times what the yardstick is off by, the divergence by 1.5 squared.
     Chance comes on top, three standard errors of what the yardstick shows: the answers hold few tokens.
     """
     assert losses.yardstick is not None
@@ -149,8 +149,8 @@ def _effect_problems(measured: Measured) -> list[str]:
     gain = 0.0 if losses.base is None else losses.base - losses.before
     if gain > MIN_GAIN and not losses.after - losses.before <= 0.5 * gain:
         problems.append(
-            f"more than half of what was learned is lost: held-out loss {losses.before:.4f} tuned, {losses.after:.4f} in "
-            f"the folder, {losses.base:.4f} untuned"
+            f"more than half of what was learned is lost: held-out loss {losses.before:.4f} tuned, "
+            f"{losses.after:.4f} in the folder, {losses.base:.4f} untuned"
         )
     return problems
 

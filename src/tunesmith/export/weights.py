@@ -164,8 +164,8 @@ def _plain_tensors(merged: nn.Module, written: nn.Module, layers: dict[str, Any]
 def round_to_nearest(model: Any, form: QuantizedForm, dtype: torch.dtype) -> None:
     """Round every linear layer but the output head in place: the plainest quantization there is.
 
-    What a quantized export may do to the answers is measured against it. `dtype` is that of the folder, in which torchao
-    stores its scales too; with 8 significant bits these are a quarter of an 8-bit step off for the largest weights.
+    What a quantized export may do to the answers is measured against it. `dtype` is that of the folder, in which
+    torchao stores its scales too; in bfloat16 these are off by a quarter of an 8-bit step for the largest weights.
     """
     scale_dtype = dtype if form.method == "torchao" else torch.float32
     head = model.get_output_embeddings()

@@ -1,7 +1,7 @@
 """The engine on llama.cpp: requests share one forward pass per token, each keeps its own slot of the cache.
 
-llama.cpp brings the scores; what an answer becomes (sampling, seeds, stop texts, forms, log-probabilities) is decided by
-`answer.py`, as for the built-in engine, so settings mean the same on both. A slot remembers the tokens it holds: a
+llama.cpp brings the scores; what an answer becomes (sampling, seeds, stop texts, forms, log-probabilities) is decided
+by `answer.py`, as for the built-in engine, so settings mean the same on both. A slot remembers the tokens it holds: a
 request takes the free slot that shares the longest beginning with its prompt, so the next turn of a chat reads only
 what is new. Prompts are read in parts of `BATCH_TOKENS`, so a long one does not hold up the answers of others for
 long. Adapters act on a whole pass, so requests for different models of one engine take turns.
@@ -34,6 +34,7 @@ from tunesmith.infer.llamacpp_native import BATCH_TOKENS, NativeModel, Piece
 
 MAX_WAITING = 256
 RETRY_AFTER_S = 2
+_SUMS = ("prompt_tokens", "cached_tokens", "answer_tokens", "answers", "cancelled", "failed")
 _SCORED_TOKENS = 128
 """Positions whose scores are kept at a time when a text is scored: 128 rows of a vocabulary of 150,000 are 77 MB."""
 
@@ -85,7 +86,7 @@ class LlamaCppEngine(EngineBase):
         self._using = threading.Lock()  # whoever computes
         self._active: str | None = None
         self._is_closed = False
-        self._sums = {"prompt_tokens": 0, "reused_tokens": 0, "answer_tokens": 0, "requests": 0}
+        self._sums = dict.fromkeys(_SUMS, 0)
         self._thread = threading.Thread(target=self._work, name="llamacpp", daemon=True)
         self._thread.start()
 
@@ -138,7 +139,8 @@ class LlamaCppEngine(EngineBase):
 
     def figures(self) -> Mapping[str, float]:
         """See `Engine.figures`."""
-        return {"running": len(self._running), "waiting": len(self._waiting), **self._sums}
+        sums = {f"{name}_total": count for name, count in self._sums.items()}
+        return {"running": len(self._running), "waiting": len(self._waiting), **sums}
 
     def close(self) -> None:
         """See `Engine.close`."""
@@ -186,9 +188,8 @@ class LlamaCppEngine(EngineBase):
             self._running.append(request)
             kept = self._keep(slot, request.model, best)
             request.unread = list(request.prompt_ids[kept:])
-            self._sums["requests"] += 1
             self._sums["prompt_tokens"] += len(request.prompt_ids)
-            self._sums["reused_tokens"] += kept
+            self._sums["cached_tokens"] += kept
 
     def _keep(self, slot: _Slot, model: str, count: int) -> int:
         """Let a slot forget all but its first `count` tokens; returns how many it could keep."""
@@ -202,6 +203,7 @@ class LlamaCppEngine(EngineBase):
     def _step(self, requests: Sequence[_Request], name: str) -> None:
         """One pass: the next part of prompts, the next token of answers."""
         for request in [request for request in requests if request.is_cancelled]:
+            self._sums["cancelled"] += 1
             self._end(request)
         requests = [request for request in requests if not request.is_cancelled]
         # answers first: a prompt gets what is left of the pass
@@ -236,11 +238,13 @@ class LlamaCppEngine(EngineBase):
         request.unread = [piece.token_id]
         self._sums["answer_tokens"] += 1
         if piece.finish_reason is not None:
+            self._sums["answers"] += 1
             self._end(request)
         request.deliver(piece)
 
     def _fail(self, request: _Request, error: Exception) -> None:
         assert request.slot is not None
+        self._sums["failed"] += 1
         self._native.forget(request.slot.number)
         request.slot.ids.clear()
         self._end(request)

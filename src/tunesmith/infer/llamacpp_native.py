@@ -149,7 +149,8 @@ class NativeModel:
 
     def __init__(self, gguf_file: Path, *, num_slots: int = 1, max_length: int = 0, num_threads: int = 1) -> None:
         self._lib = library()
-        self._model = self._context = None
+        self._model: int | None = None
+        self._context: int | None = None
         if not gguf_file.is_file():
             raise ModelError(f"no such GGUF file: {gguf_file}", fix="Give the path of a .gguf file.")
         _LAST_ERRORS.clear()
@@ -180,8 +181,8 @@ class NativeModel:
             raise _unknown_form("it reads its context parameters in another order")
         self._lib.llama_set_n_threads(self._context, num_threads, num_threads)
         self.context_length = min(int(self._lib.llama_n_ctx_seq(self._context)), max_length)
-        self._memory = self._lib.llama_get_memory(self._context)
-        self._batch = self._lib.llama_batch_init(self._batch_tokens, 0, 1)
+        self._memory: int = self._lib.llama_get_memory(self._context)
+        self._batch: _Batch = self._lib.llama_batch_init(self._batch_tokens, 0, 1)
 
     def decode(self, pieces: Sequence[Piece]) -> list[np.ndarray]:
         """Read `pieces` into the cache; returns logits (rows, V), float32, for each: one row, or one per token.
@@ -218,7 +219,7 @@ class NativeModel:
         return np.ctypeslib.as_array(pointer, shape=(self.num_tokens,)).copy()
 
     def forget(self, slot: int, start: int = 0) -> bool:
-        """Drop what sequence `slot` holds from position `start` on; False where the model's memory cannot (start > 0)."""
+        """Drop what sequence `slot` holds from position `start` on; False where the memory cannot be cut there."""
         return bool(self._lib.llama_memory_seq_rm(self._memory, slot, start, -1))
 
     def tokenize(self, text: str, *, parse_special: bool = True) -> tuple[int, ...]:
@@ -231,7 +232,7 @@ class NativeModel:
         return tuple(buffer[:count])
 
     def use_adapter(self, path: Path | None) -> None:
-        """Answer with this LoRA adapter (GGUF) from here on, with none for None. Raises: ModelError: it does not fit."""
+        """Answer with this LoRA adapter (GGUF) from here on; None: without. Raises: ModelError: it does not fit."""
         if path is None:
             self._lib.llama_set_adapters_lora(self._context, None, 0, None)
             return

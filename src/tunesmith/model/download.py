@@ -106,7 +106,7 @@ def _size(path: Path) -> int:
 
 
 def _verify(folder: Path, wanted: Sequence[RemoteFile]) -> None:
-    """Raises: ModelError naming the files that are not what the hub has; they are removed, so that the next try works."""
+    """Raises: ModelError naming files that are not what the hub has; they are removed, so that the next try works."""
     faults = {file.name: file_fault(folder / file.name, file.name, file.facts(), hashes=True) for file in wanted}
     damaged = {name: fault for name, fault in faults.items() if fault}
     if not damaged:

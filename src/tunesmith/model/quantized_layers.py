@@ -178,7 +178,7 @@ def unpacked_weight(layer: Any) -> Tensor:
 
     Raises: ModelError for another library's layer.
     """
-    weight = getattr(layer, "weight", None)
+    weight: Any = getattr(layer, "weight", None)
     if type(layer).__name__ == "Linear4bit":
         from bitsandbytes.functional import dequantize_4bit
 

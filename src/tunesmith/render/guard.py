@@ -40,7 +40,7 @@ def guarded_tools(tools: Sequence[ToolSpec], guard: Guard) -> tuple[ToolSpec, ..
 def _guarded_call(call: ToolCall, guard: Guard) -> ToolCall:
     try:
         arguments = json.dumps(_guarded_value(json.loads(call.arguments or "{}"), guard), ensure_ascii=False)
-    except json.JSONDecodeError:  # the tool format says what is wrong with it
+    except (ValueError, RecursionError):  # the tool format says what is wrong with it
         arguments = guard(call.arguments)
     return ToolCall(guard(call.name), arguments, guard(call.id))
 

@@ -43,6 +43,10 @@ class CallDelta:
     id: str = ""
 
 
+_RETRY = 64
+"""A call that is not complete is looked at again once it has grown by this part of its length: a long one would
+otherwise be read from its start with every token. At the end of the answer all of it is read."""
+
 Delta = ContentDelta | ReasoningDelta | CallDelta
 
 
@@ -231,13 +235,18 @@ class _CallReader:
         self._blank = True
         self._after_call = False
         self._at_line_start = True
+        self._retry_at = 0
 
     def read(self, text: str, *, is_final: bool) -> list[str | ToolCall]:
         """The words and calls that became certain."""
         self._text += text
         parts: list[str | ToolCall] = []
         while (at := self._next_opener()) is not None:
-            verdict = self._format.match(self._text[at:], self._functions, is_final=is_final)
+            pending = self._text[at:]
+            if len(pending) < self._retry_at and not is_final:
+                return [*parts, self._release(at)]
+            verdict = self._format.match(pending, self._functions, is_final=is_final)
+            self._retry_at = len(pending) + 1 + len(pending) // _RETRY if verdict == "more" else 0
             if isinstance(verdict, Found):
                 parts += [self._words_before(at), *verdict.calls]
                 self._text, self._from = self._text[at + verdict.length :], 0

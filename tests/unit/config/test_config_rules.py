@@ -12,15 +12,16 @@ import pytest
 import reward_rule_cases
 from config_settings import RUNNABLE, refusal, run
 
+from tunesmith.config.export_rules import EXPORT_NOTES, EXPORT_RULES
 from tunesmith.config.quantization_rules import QUANTIZATION_NOTES, QUANTIZATION_RULES
 from tunesmith.config.resolve import resolve
 from tunesmith.config.rules import NOTES as ALL_NOTES
 from tunesmith.config.rules import RULES as ALL_RULES
 from tunesmith.config.schema import specs
 
-# those of quantization have a file of their own, test_quantization_rules.py
-RULES = tuple(rule for rule in ALL_RULES if rule not in QUANTIZATION_RULES)
-NOTES = tuple(note for note in ALL_NOTES if note not in QUANTIZATION_NOTES)
+# those of quantization and of exports have files of their own, test_quantization_rules.py and test_export_rules.py
+RULES = tuple(rule for rule in ALL_RULES if rule not in (*QUANTIZATION_RULES, *EXPORT_RULES))
+NOTES = tuple(note for note in ALL_NOTES if note not in (*QUANTIZATION_NOTES, *EXPORT_NOTES))
 EVAL = "val_size=0.1 eval_strategy=steps"
 # rule -> (verb, settings that break it, settings that repair it)
 BROKEN: dict[str, tuple[str, str, str]] = {
@@ -87,6 +88,17 @@ BROKEN: dict[str, tuple[str, str, str]] = {
     ),
     "a length limit for answers": ("chat", "max_new_tokens=0", "max_length=100"),
     "an export has a folder": ("export", "export_dir=null", "export_dir=e"),
+    "a GGUF export has a type": (
+        "export",
+        "export_dir=e export_format=gguf export_gguf_type=",
+        "export_gguf_type=q8_0",
+    ),
+    "a GGUF export has its own number formats": (
+        "export",
+        "export_dir=e export_format=gguf export_quantization_bit=8 export_quantization_method=bnb",
+        "export_quantization_bit=null",
+    ),
+    "GGUF types belong to a GGUF export": ("export", "export_dir=e export_gguf_type=q8_0", "export_format=gguf"),
     **method_rule_cases.BROKEN,
     **optimizer_rule_cases.BROKEN,
     **preference_rule_cases.BROKEN,
@@ -113,7 +125,8 @@ def test_every_rule_and_note_has_a_case() -> None:
     assert {rule.name for rule in RULES} == set(BROKEN)
     assert {note.name for note in NOTES} == set(NOTED)
     assert len({rule.name for rule in RULES}) == len(RULES) >= 22
-    assert len({rule.name for rule in ALL_RULES}) == len(ALL_RULES) == len(RULES) + len(QUANTIZATION_RULES)
+    others = len(QUANTIZATION_RULES) + len(EXPORT_RULES)
+    assert len({rule.name for rule in ALL_RULES}) == len(ALL_RULES) == len(RULES) + others
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)

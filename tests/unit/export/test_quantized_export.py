@@ -8,7 +8,7 @@ import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -200,7 +200,7 @@ def test_conversations_calibrate_in_the_models_template(parts: Path, tmp_path: P
 class StandIn:
     """gptqmodel's three calls, as its 7.7 documents them; writes what it was given, unquantized."""
 
-    asked: dict[str, Any] = {}
+    asked: ClassVar[dict[str, Any]] = {}
 
     @classmethod
     def load(cls, folder: str, settings: Any, **arguments: Any) -> StandIn:

@@ -79,10 +79,10 @@ def test_an_answer_does_not_depend_on_its_company(engine: LlamaCppEngine, prompt
 def test_a_next_turn_reads_only_what_is_new(engine: LlamaCppEngine, prompts: list[list[int]]) -> None:
     first = engine.generate(prompts[0], GREEDY)
     follow_up = [*prompts[0], *first.token_ids, *prompts[1]]
-    before = engine.figures()["reused_tokens"]
+    before = engine.figures()["cached_tokens_total"]
     answer = engine.generate(follow_up, GREEDY)
     # the last token of an answer was chosen, but never read
-    assert engine.figures()["reused_tokens"] - before == len(prompts[0]) + len(first.token_ids) - 1
+    assert engine.figures()["cached_tokens_total"] - before == len(prompts[0]) + len(first.token_ids) - 1
     engine.generate(prompts[3], GREEDY)
     engine.generate(prompts[4], GREEDY)
     assert engine.generate(follow_up, GREEDY) == answer
@@ -124,8 +124,9 @@ def test_a_cancelled_request_frees_its_slot(folder: Path, prompts: list[list[int
     next(stream)
     stream.close()
     assert len(engine.generate(prompts[1], GREEDY).token_ids) == 10
-    assert engine.figures()["running"] == 0
-    assert engine.figures()["answer_tokens"] < 50
+    figures = engine.figures()
+    assert (figures["running"], figures["cancelled_total"], figures["answers_total"]) == (0, 1, 1)
+    assert engine.figures()["answer_tokens_total"] < 50
     engine.close()
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from tests.fake_hub import TOKEN, FakeHub, Repo
@@ -186,7 +187,7 @@ def test_a_file_name_with_brackets_is_no_pattern() -> None:
 class StandInApi:
     """ModelScope's client, as its package 1.40 documents it."""
 
-    files: dict[str, bytes] = {}
+    files: ClassVar[dict[str, bytes]] = {}
 
     def __init__(self, token: str | None = None) -> None:
         self.token = token
@@ -207,7 +208,7 @@ def test_modelscope_is_read_through_its_client(
 ) -> None:
     import types
 
-    asked: dict[str, object] = {}
+    asked: ClassVar[dict[str, object]] = {}
 
     def snapshot_download(name: str, **arguments: object) -> str:
         asked.update(arguments)

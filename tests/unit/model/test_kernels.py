@@ -55,6 +55,12 @@ def test_inference_on_a_cpu(value: str, name: str) -> None:
     assert ("replaced by sdpa: it needs a GPU" in choice.note) == (value in ("fa2", "fa3"))
 
 
+def test_a_model_with_soft_caps_answers_by_the_written_out_formula() -> None:
+    assert choose_attention(Config(), "gemma2", for_training=False).name == "eager"
+    assert choose_attention(Config(), "gemma3_text", for_training=False).name == "sdpa"
+    assert choose_attention(Config(), "of_tomorrow", for_training=False).name == "sdpa"
+
+
 def test_inference_on_a_gpu_without_the_package_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     missing = choose_attention(Config(flash_attn="fa2"), "llama", for_training=False, device="cuda")
     assert "the package flash-attn is not installed" in missing.note

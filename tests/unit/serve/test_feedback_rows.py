@@ -14,6 +14,7 @@ from tests.training import history, run_training
 from tunesmith.cli.feedback import run
 from tunesmith.errors import ConfigError, DataError
 from tunesmith.serve.feedback import Account, make_rows, read_verdicts
+from tunesmith.serve.feedback_files import entry_of
 
 GOOD, BAD, WRITTEN = "It is four.", "It is five.", "4"
 
@@ -84,7 +85,9 @@ def test_an_edit_is_a_good_answer_and_a_bad_one(tmp_path: Path) -> None:
 
 
 def test_a_choice_is_a_pair(tmp_path: Path) -> None:
-    assert pairs(account_of(tmp_path, "dpo", choice())) == [(GOOD, BAD)]
+    account = account_of(tmp_path, "dpo", choice())
+    assert pairs(account) == [(GOOD, BAD)]
+    assert entry_of(account.rows, "dpo", "f.jsonl")["ranking"] is True
     assert answers(account_of(tmp_path, "kto", choice())) == [(GOOD, True), (BAD, False)]
 
 
@@ -208,3 +211,7 @@ def test_rows_with_tool_calls_train_as_openai_messages(tmp_path: Path) -> None:
     row = json.loads((out / "feedback_sft.jsonl").read_text(encoding="utf-8"))
     assert row["messages"][-1]["tool_calls"][0]["function"] == function
     assert json.loads(row["tools"])[0]["name"] == "add"
+    tiny_model(tmp_path / "model")
+    settings = {"dataset": "feedback_sft", "dataset_dir": out, "template": "qwen", "cutoff_len": 512}
+    run_dir = run_training(tmp_path, max_steps=1, num_train_epochs=1, **settings)
+    assert len(history(run_dir, "loss")) == 1

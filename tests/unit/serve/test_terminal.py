@@ -384,3 +384,21 @@ def test_tools_are_read_from_a_file_and_given_up(renderer: Renderer, tmp_path: P
 def test_help_names_every_command(renderer: Renderer, lang: str) -> None:
     told = talk(renderer, "/help", lang=lang).remarks.getvalue()
     assert [command for command in COMMANDS if command not in told] == []
+
+
+def test_a_tools_result_is_what_is_typed_after_a_call(tmp_path: Path) -> None:
+    calling = make_renderer(tiny_tokenizer(), "qwen")
+    call = '<tool_call>\n{"name": "add", "arguments": {"a": 2}}\n</tool_call>'
+    engine = ScriptedEngine(calling.tokenizer, [call, "4"])
+    file = tmp_path / "tools.json"
+    file.write_text(json.dumps(TOOLS), encoding="utf-8")
+    terminal = talk(calling, f"/tools {file}", "2+2?", "four", engine=engine, interactive=True)
+    assert "[add] " in terminal.answers.getvalue()
+    assert 'add({"a": 2})' in terminal.remarks.getvalue()
+    assert [(turn.role, turn.content) for turn in terminal.history] == [
+        ("user", "2+2?"),
+        ("assistant", ""),
+        ("tool", "four"),
+        ("assistant", "4"),
+    ]
+    assert engine.asked[1][0] == calling.prompt(terminal.history[:3], terminal.tools)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from tunesmith.errors import ConfigError
-from tunesmith.serve.webchat.launch import OwnOriginOnly, Place, check_password, place_from
+from tunesmith.serve.webchat.launch import OwnOriginOnly, Place, check_password, check_port, place_from
 from tunesmith.serve.webchat.words import WORDS, language_of
 
 SECRET = "long enough"
@@ -40,6 +42,16 @@ def test_a_short_password_is_refused() -> None:
 def test_a_port_that_is_none_is_refused(port: str) -> None:
     with pytest.raises(ConfigError, match="is no port"):
         place_from({"GRADIO_SERVER_PORT": port})
+
+
+def test_a_port_that_is_taken_is_told_before_a_model_is_loaded() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = Place(port=other.getsockname()[1])
+        with pytest.raises(ConfigError, match="cannot be used"):
+            check_port(taken)
+    check_port(taken)
 
 
 def test_any_user_with_the_password_may_enter() -> None:

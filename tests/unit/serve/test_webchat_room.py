@@ -19,7 +19,7 @@ from tunesmith.serve.votes import FeedbackFile
 from tunesmith.serve.webchat.room import Room, Wishes
 from tunesmith.serve.webchat.rooms import Rooms
 from tunesmith.serve.webchat.view import thumbs_of, view_of
-from tunesmith.types import Message, ToolCall
+from tunesmith.types import Message, ToolCall, ToolSpec
 
 WISHES = Wishes(SamplingParams(seed=40, max_new_tokens=50))
 
@@ -332,25 +332,41 @@ def test_a_code_block_in_a_result_cannot_break_out_of_its_own(renderer: Renderer
     assert view_of(room.panes[0], "en").bubbles[1]["content"] == "````text\n```\nx\n````"
 
 
-def test_calls_are_answered_one_by_one_and_then_the_model_goes_on(
-    renderer: Renderer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    prompts: list[list[str]] = []
-
-    def prompt(messages: Sequence[Message], tools: object = ()) -> tuple[int, ...]:
-        prompts.append([message.role for message in messages])
-        return (1, 2, 3)
-
-    monkeypatch.setattr(renderer, "prompt", prompt)
+def test_thumbs_stand_once_under_thought_calls_results_and_answer(renderer: Renderer, tmp_path: Path) -> None:
     room = open_room(renderer, tmp_path)
-    calls = (ToolCall("a", "{}"), ToolCall("b", "{}"))
-    room.panes[0].turns = (Message("user", "?"), Message("assistant", "", tool_calls=calls))
-    assert room.open_calls() == ["a({})", "b({})"]
-    list(room.answer_call("1", WISHES))
-    assert prompts == []
+    list(room.ask("Hi", WISHES))
+    call = Message("assistant", "", reasoning="hm", tool_calls=(ToolCall("a", "{}"),))
+    room.panes[0].turns = (Message("user", "?"), call, Message("tool", "1"), *room.panes[0].turns[1:])
+    room.panes[0].made = {3: room.panes[0].made[1]}
+    view = view_of(room.panes[0], "en")
+    assert [view.judged_turn(bubble) for bubble in range(len(view.bubbles))] == [-1, 3, 3, 3, 3]
+    room.vote(0, view.judged_turn(1), True)
+    assert thumbs_of(room.panes[0], view) == ["Like"]
+
+
+CALLS = """Let me see.
+<tool_call>
+{"name": "a", "arguments": {"x": 1}}
+</tool_call>
+<tool_call>
+{"name": "b", "arguments": {}}
+</tool_call>"""
+
+
+def test_calls_are_answered_one_by_one_and_then_the_model_goes_on(tmp_path: Path) -> None:
+    renderer = make_renderer(tiny_tokenizer(), "qwen")
+    room = open_room(renderer, tmp_path, CALLS, "done")
+    tools = tuple(ToolSpec(name, "", {"type": "object", "properties": {}}) for name in "ab")
+    wishes = Wishes(SamplingParams(max_new_tokens=500), tools=tools)
+    list(room.ask("?", wishes))
+    assert asked(room)[0][0] == renderer.prompt([Message("user", "?")], tools)
+    assert said(room)[1] == ("assistant", "Let me see.")
+    assert room.open_calls() == ['a({"x": 1})', "b({})"]
+    list(room.answer_call("one", wishes))
+    assert len(asked(room)) == 1, "the model waits for both results"
     assert room.open_calls() == ["b({})"]
-    list(room.answer_call("2", WISHES))
-    assert prompts == [["user", "assistant", "tool", "tool"]]
-    assert said(room)[-1] == ("assistant", "one")
+    list(room.answer_call("two", wishes))
+    assert asked(room)[1][0] == renderer.prompt(room.panes[0].turns[:-1], tools)
+    assert [turn.role for turn in room.panes[0].turns] == ["user", "assistant", "tool", "tool", "assistant"]
     with pytest.raises(ConfigError, match="no tool call waits"):
-        list(room.answer_call("3", WISHES))
+        list(room.answer_call("3", wishes))

@@ -120,6 +120,8 @@ def arguments_of(call: ToolCall) -> dict[str, Any]:
         arguments = json.loads(call.arguments or "{}")
     except json.JSONDecodeError as error:
         raise _bad_arguments(call, f"they are not valid JSON: {error.msg} at character {error.pos}") from None
+    except RecursionError:
+        raise _bad_arguments(call, "they are nested too deeply") from None
     if not isinstance(arguments, dict):
         raise _bad_arguments(call, "they are JSON, but not an object of names and values")
     return arguments

@@ -31,6 +31,7 @@ from tunesmith.serve.openai.sampling import choice_params, held_to, to_params
 from tunesmith.serve.openai.service import Service
 from tunesmith.serve.openai.token_bytes import TokenBytes
 from tunesmith.serve.openai.tooling import Shape, to_shape
+from tunesmith.types import Message, ToolSpec
 
 
 async def answer_chat(request: Request, body: ChatBody, service: Service) -> Response:
@@ -66,15 +67,7 @@ def _ask(body: ChatBody, model: str, service: Service, run: Run) -> _Asked:
     shape = to_shape(body, renderer)
     params = held_to(_params(body, service), shape.grammar)
     params = replace(params, visible_ids=renderer.visible_special_ids)  # what the reader must see
-    try:
-        messages = to_messages(body.messages)
-        prompt_ids = renderer.prompt(messages, shape.tools)
-        if shape.tools and prompt_ids == renderer.prompt(messages):
-            raise refused("tools", f"template {renderer.template_name} shows no tools to the model", UNSUPPORTED)
-    except UserError as error:
-        raise from_user_error(error, "messages") from None
-    except (RecursionError, UnicodeError):
-        raise refused("messages", "the messages or tools cannot be rendered: nested too deeply, or no text") from None
+    prompt_ids = _prompt_ids(renderer, to_messages(body.messages), shape.tools)
     service.check_room(prompt_ids, params, "messages")
     try:
         for index in range(body.n or 1):
@@ -82,6 +75,27 @@ def _ask(body: ChatBody, model: str, service: Service, run: Run) -> _Asked:
     except UserError as error:
         raise from_user_error(error, shape.param) from None
     return _Asked(params, shape, renderer, len(prompt_ids))
+
+
+def _prompt_ids(renderer: Renderer, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> tuple[int, ...]:
+    """The prompt. Raises: ApiError for messages or tools that the template cannot show."""
+    try:
+        without_tools = renderer.prompt(messages)
+    except UserError as error:
+        raise from_user_error(error, "messages") from None
+    except (RecursionError, UnicodeError):
+        raise refused("messages", "the messages cannot be rendered: nested too deeply, or no text") from None
+    if not tools:
+        return without_tools
+    try:
+        prompt_ids = renderer.prompt(messages, tools)
+    except UserError as error:
+        raise refused("tools", from_user_error(error, "tools").message, UNSUPPORTED) from None
+    except (RecursionError, UnicodeError):
+        raise refused("tools", "the tools cannot be rendered: nested too deeply, or no text") from None
+    if prompt_ids == without_tools:
+        raise refused("tools", f"template {renderer.template_name} shows no tools to the model", UNSUPPORTED)
+    return prompt_ids
 
 
 def _enable_thinking(body: ChatBody) -> bool | None:

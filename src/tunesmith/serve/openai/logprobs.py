@@ -33,7 +33,11 @@ class ShownTokens:
     def add(self, piece: StreamPiece) -> list[StreamPiece]:
         """The tokens that `piece` has made visible, in order."""
         is_end = piece.token_id in self.params.stop_ids and piece.finish_reason == "stop"
-        is_hidden = self.params.skip_special_tokens and self.token_bytes.is_special(piece.token_id)
+        is_hidden = (
+            self.params.skip_special_tokens
+            and piece.token_id not in self.params.visible_ids
+            and self.token_bytes.is_special(piece.token_id)
+        )
         if not is_end and not is_hidden:
             self._kept.append((self._num_bytes, piece))
             self._num_bytes += len(self.token_bytes.of(piece.token_id))

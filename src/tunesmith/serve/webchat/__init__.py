@@ -12,7 +12,7 @@ import sys
 from tunesmith.config.resolve import Resolved
 from tunesmith.errors import UserError
 from tunesmith.infer.session import Session, open_session
-from tunesmith.serve.webchat.launch import Place, launch, make_quiet, place_from, wait_for_signal
+from tunesmith.serve.webchat.launch import Place, check_port, launch, make_quiet, place_from, wait_for_signal
 
 
 def webchat(resolved: Resolved, lang: str) -> int:
@@ -21,6 +21,7 @@ def webchat(resolved: Resolved, lang: str) -> int:
     Raises: UserError for an address without a password, a missing gradio, a taken port, or as `open_session`.
     """
     place = place_from(os.environ)
+    check_port(place)
     _require_gradio()
     session = open_session(resolved, say=_say)
     notes = (*resolved.notes, *session.notes)

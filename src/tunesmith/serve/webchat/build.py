@@ -17,6 +17,15 @@ from tunesmith.serve.webchat.room import Room
 from tunesmith.serve.webchat.rooms import Rooms
 from tunesmith.serve.webchat.style import CSS, theme
 
+SECONDS_UPLOADS_ARE_KEPT = 600
+_BLOCKS: dict[str, Any] = {
+    "title": "Tunesmith",
+    "fill_width": True,
+    "fill_height": True,
+    "analytics_enabled": False,
+    "delete_cache": (SECONDS_UPLOADS_ARE_KEPT, SECONDS_UPLOADS_ARE_KEPT),
+}
+
 
 def build_page(session: Session, notes: tuple[str, ...], lang: str) -> tuple[gr.Blocks, Rooms, Path]:
     """The page (not yet served), its rooms, and the file that votes go to."""
@@ -35,7 +44,7 @@ def build_page(session: Session, notes: tuple[str, ...], lang: str) -> tuple[gr.
         lang=lang,
     )
     rooms = Rooms(lambda: Room(session.engine, renderers, feedback))
-    with gr.Blocks(title="Tunesmith", fill_width=True, fill_height=True, analytics_enabled=False) as demo:
+    with gr.Blocks(**_BLOCKS) as demo:
         parts = build(facts)
         Events(parts, rooms, facts, params).connect(demo)
     demo.queue(max_size=256, default_concurrency_limit=None)

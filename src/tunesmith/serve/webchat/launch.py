@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -64,6 +65,28 @@ def _port(text: str) -> int | None:
     if not text.strip().isdigit() or not 0 < int(text) < 65536:
         raise ConfigError(f"'{text}' is no port", where="GRADIO_SERVER_PORT", fix="Give a number from 1 to 65535.")
     return int(text)
+
+
+def check_port(place: Place) -> None:
+    """Before a model is loaded: Raises ConfigError when another program has the port that was asked for."""
+    if place.port is None:
+        return
+    host = place.host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, place.port))
+        except OSError as error:
+            raise _taken(place, error) from error
+
+
+def _taken(place: Place, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"port {place.port or DEFAULT_PORT} of {place.host} cannot be used",
+        why=error.strerror or str(error),
+        fix="Set GRADIO_SERVER_PORT to another port; without it the first free one is taken.",
+    )
 
 
 def check_password(password: str) -> Callable[[str, str], bool]:
@@ -130,11 +153,7 @@ def launch(demo: Any, place: Place, look: Mapping[str, Any]) -> str:
             **look,
         )
     except OSError as error:
-        raise ConfigError(
-            f"port {place.port or DEFAULT_PORT} cannot be used",
-            why=str(error),
-            fix="Set GRADIO_SERVER_PORT to another.",
-        ) from error
+        raise _taken(place, error) from error
     return str(local)
 
 
