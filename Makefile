@@ -82,10 +82,17 @@ $(VENV)/.stamp-torch: constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.stamp-demo: $(VENV)/.stamp-torch $(INPUTS)
 	@echo "installing Tunesmith and what it needs"
-	$(PIP) -c constraints.txt -e '.[gguf]'
+	$(PIP) -c constraints.txt -e '.[api,webchat,gguf,metrics]'
 	@touch $@
 
-$(VENV)/.stamp-dev: $(VENV)/.stamp-demo $(INPUTS)
+# The browser test of the web chat needs Debian's chromium; where it cannot be installed that test is skipped and says so.
+$(VENV)/.stamp-browser: | $(VENV)/bin/python
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { command -v apt-get >/dev/null && \
+	  $$( [ "$$(id -u)" = 0 ] || echo sudo -n ) sh -c 'apt-get update -qq && apt-get install -y -qq --no-install-recommends \
+	  chromium chromium-driver fonts-wqy-zenhei' >/dev/null 2>&1; } || echo "no chromium: the browser test will be skipped"
+	@touch $@
+
+$(VENV)/.stamp-dev: $(VENV)/.stamp-demo $(VENV)/.stamp-browser $(INPUTS)
 	@echo "installing what the tests and checks need"
-	$(PIP) -c constraints.txt -e '.[gguf,test,dev]'
+	$(PIP) -c constraints.txt -e '.[api,webchat,gguf,metrics,test,dev]'
 	@touch $@

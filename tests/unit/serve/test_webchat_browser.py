@@ -235,6 +235,6 @@ def test_an_image_that_a_model_writes_is_not_fetched(page: tuple[str, PacedEngin
     _, engine, _ = page
     engine.answers = ["![a](http://example.invalid/a.png) <img src='http://example.invalid/b.png'> done"]
     browser.say("Hi")
-    browser.wait(lambda: browser.is_idle() and "done" in browser.texts()[-1])
+    browser.wait(lambda: browser.is_idle() and "done" in "".join(browser.texts()))
     time.sleep(0.5)
     assert browser.foreign_requests() == []

@@ -36,7 +36,9 @@ TEMPLATES = (
         ),
         trims=("system", "user", "assistant"),
         notes="Llama 3, 3.1, 3.2, 3.3. The own templates of 3.1 and later also write a system turn with two dates "
-        "(the second is today's); this one does not, so that data never depends on the calendar.",
+        "(the second is today's); this one does not, so that data never depends on the calendar. With tools they are "
+        "written too, as in the own templates, the second always as 26 Jul 2024. Words in front of a call and several "
+        "calls at once, which the own templates drop or refuse, are written.",
     ),
     Template(
         name="vicuna",
