@@ -33,7 +33,11 @@ PLAIN_LAYERS = frozenset({"full_attention", "sliding_attention"})
 LENGTH_DEPENDENT_ROPE = frozenset({"dynamic", "longrope"})
 """Kinds of rotary positions that change with the longest text of the pass: with company, in other words."""
 PROBE_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 1e-1, torch.float16: 2e-2}
-"""Largest logit difference to the model's own attention, as a share of the largest logit, that is rounding."""
+"""Logit difference (root mean square, as a share of the logits') to the model's own attention that is rounding.
+
+In bfloat16 two kernels of transformers' own, fused and written out, differ by 0.01 to 0.03 on a 135M model; at single
+places of unusual texts by as much as the largest logit, so the largest difference would tell nothing.
+"""
 
 
 class SequenceCache:
@@ -248,14 +252,14 @@ def ragged_problem(base: Any) -> str:
     except (ModelError, RuntimeError, TypeError, AttributeError, IndexError) as error:
         base.set_attn_implementation(own)
         return f"it does not take them: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
-    difference = float((ours_TV - theirs_TV).abs().max() / theirs_TV.abs().max())
+    difference = float((ours_TV - theirs_TV).norm() / theirs_TV.norm())
     if not difference <= PROBE_TOLERANCE[next(base.parameters()).dtype]:
         base.set_attn_implementation(own)
-        return f"its logits would differ by {difference:.2g} of the largest one"
+        return f"its logits would differ by {difference:.0%} (root mean square)"
     return ""
 
 
-_PROBE = tuple(range(5, 29))
+_PROBE = tuple(range(300, 324))
 _PROBE_CUTS = ((0, 16), (16, 23), (23, 24))
 
 
