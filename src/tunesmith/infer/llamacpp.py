@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from tunesmith.errors import ModelError, UserError
-from tunesmith.infer.answer import Answer
+from tunesmith.infer.answer import Answer, Decoder
 from tunesmith.infer.engine import (
     EngineBase,
     EngineBusyError,
@@ -77,7 +77,7 @@ class LlamaCppEngine(EngineBase):
     """
 
     def __init__(self, native: NativeModel, num_slots: int, tokenizer: Any, models: Mapping[str, Path | None]) -> None:
-        self._native, self._adapters, self._tokenizer = native, dict(models), tokenizer
+        self._native, self._adapters, self._decoder = native, dict(models), Decoder(tokenizer)
         self._grammars = Grammars(tokenizer)
         self._slots = [_Slot(number) for number in range(num_slots)]
         self._waiting: deque[_Request] = deque()
@@ -110,7 +110,7 @@ class LlamaCppEngine(EngineBase):
         """See `Engine.submit`."""
         name = self._named(model)
         room = num_new_tokens(len(prompt_ids), params, self.context_length)
-        answer = Answer(prompt_ids, params, room, self._tokenizer, self._grammars)
+        answer = Answer(prompt_ids, params, room, self._decoder, self._grammars)
         request = _Request(tuple(prompt_ids), answer, deliver, name)
         with self._changed:
             if self._is_closed:
@@ -158,7 +158,17 @@ class LlamaCppEngine(EngineBase):
         return name
 
     def _work(self) -> None:
-        """The engine's thread: admit, compute one step for one model, deliver, and again."""
+        """The engine's thread. Whatever ends it, nobody is left waiting."""
+        try:
+            self._serve()
+        finally:
+            with self._changed:
+                self._is_closed = True
+            for request in (*self._running, *self._waiting):
+                request.deliver(ModelError("the engine was closed"))
+
+    def _serve(self) -> None:
+        """Admit, compute one step for one model, deliver, and again, until closed."""
         for turn in itertools.count():
             with self._changed:
                 self._changed.wait_for(lambda: self._is_closed or self._running or self._can_admit())
@@ -169,8 +179,6 @@ class LlamaCppEngine(EngineBase):
             name = names[turn % len(names)]
             with self._using:
                 self._step([request for request in self._running if request.model == name], name)
-        for request in (*self._running, *self._waiting):
-            request.deliver(ModelError("the engine was closed"))
 
     def _can_admit(self) -> bool:
         return bool(self._waiting) and any(not slot.is_taken for slot in self._slots)

@@ -163,6 +163,17 @@ def test_closing_ends_what_runs_and_a_closed_engine_says_so(folder: Path, prompt
         engine.generate(prompts[0], GREEDY)
 
 
+def test_a_fault_of_the_engine_leaves_nobody_waiting(
+    folder: Path, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make_engine(folder)
+    monkeypatch.setattr(threading, "excepthook", lambda args: None)
+    monkeypatch.setattr(engine, "_answer", None)
+    with pytest.raises(ModelError, match="closed"):
+        engine.generate(prompts[0], GREEDY)
+    engine.close()
+
+
 def opened(model: Path, *arguments: str):
     return open_session(resolve([f"model_name_or_path={model}", "infer_backend=llamacpp", *arguments], verb="chat"))
 
