@@ -26,7 +26,7 @@ PYTHON_CLIENTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "openai-newest": ("with_openai.py", ("openai",)),
     "httpx": ("with_httpx.py", ("httpx",)),
     "langchain": ("with_langchain.py", ("langchain-openai",)),
-    "litellm": ("with_litellm.py", ("litellm",)),
+    "litellm": ("with_litellm.py", ("litellm", "mcp")),  # it imports mcp as soon as there are tools
 }
 NODE = "node"
 DRIVER_TIMEOUT_S = 1200

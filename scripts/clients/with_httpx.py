@@ -60,7 +60,7 @@ def stop(mode: str) -> None:
 
 
 def tool(mode: str) -> None:
-    choices = parts(mode, tools=[TOOL], tool_choice=NAMED)
+    choices = parts(mode, tools=[TOOL], tool_choice=NAMED, max_tokens=150)
     calls = [
         c for choice in choices for c in (choice.get("delta") or choice.get("message") or {}).get("tool_calls", [])
     ]
@@ -69,7 +69,9 @@ def tool(mode: str) -> None:
 
 
 def schema(mode: str) -> None:
-    expect(set(json.loads(text(parts(mode, response_format=FORM)))) == {"city", "big"}, "not the schema")
+    expect(
+        set(json.loads(text(parts(mode, response_format=FORM, max_tokens=150)))) == {"city", "big"}, "not the schema"
+    )
 
 
 def logprobs(mode: str) -> None:

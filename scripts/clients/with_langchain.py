@@ -41,7 +41,7 @@ def stop(mode: str) -> None:
 
 
 def tool(mode: str) -> None:
-    message = ask(model().bind_tools([TOOL], tool_choice="weather"), mode)
+    message = ask(model(max_tokens=150).bind_tools([TOOL], tool_choice="weather"), mode)
     expect(message.tool_calls[0]["name"] == "weather" and "city" in message.tool_calls[0]["args"], message)
     turns = [
         HumanMessage("Weather in Paris?"),
@@ -52,7 +52,7 @@ def tool(mode: str) -> None:
 
 
 def schema(mode: str) -> None:
-    message = ask(model().bind(response_format=FORM), mode)
+    message = ask(model(max_tokens=150).bind(response_format=FORM), mode)
     expect(set(json.loads(message.content)) == {"city", "big"}, message)
 
 

@@ -16,6 +16,8 @@ litellm.suppress_debug_info = True
 def ask(mode: str, **extra: Any) -> Any:
     messages = [{"role": "user", "content": QUESTION}]
     fields = {"model": f"openai/{MODEL}", "max_tokens": 60, "temperature": 0, "num_retries": 0, **extra}
+    if mode == "stream":
+        fields["stream_options"] = {"include_usage": True}
     answer = litellm.completion(messages=messages, api_base=URL, api_key=KEY, stream=mode == "stream", **fields)
     return litellm.stream_chunk_builder(list(answer), messages=messages) if mode == "stream" else answer
 
@@ -36,13 +38,13 @@ def stop(mode: str) -> None:
 
 
 def tool(mode: str) -> None:
-    choice = ask(mode, tools=[TOOL], tool_choice=NAMED).choices[0]
+    choice = ask(mode, tools=[TOOL], tool_choice=NAMED, max_tokens=150).choices[0]
     call = choice.message.tool_calls[0].function
     expect(call.name == "weather" and "city" in json.loads(call.arguments), choice)
 
 
 def schema(mode: str) -> None:
-    content = ask(mode, response_format=FORM).choices[0].message.content
+    content = ask(mode, response_format=FORM, max_tokens=150).choices[0].message.content
     expect(set(json.loads(content)) == {"city", "big"}, content)
 
 

@@ -1,8 +1,9 @@
 // The features through OpenAI's Node client; the same lines of JSON as the Python drivers print.
+import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 const require = createRequire(process.env.CLIENT_MODULES + "/");
 const OpenAI = require("openai");
-const { version } = require("openai/package.json");
+const { version } = JSON.parse(readFileSync(process.env.CLIENT_MODULES + "/openai/package.json", "utf8"));
 const model = process.env.CLIENT_MODEL;
 const client = new OpenAI({ baseURL: process.env.CLIENT_URL, apiKey: process.env.CLIENT_KEY || "none", maxRetries: 0 });
 const question = "Count from one to five in words.";
@@ -60,12 +61,12 @@ const features = {
     expect(told.text === text.slice(0, text.indexOf(middle)) && told.reason === "stop", { text, told });
   },
   "named tool call": async (mode) => {
-    const told = await ask(mode, { tools: [tool], tool_choice: named });
+    const told = await ask(mode, { tools: [tool], tool_choice: named, max_tokens: 150 });
     expect(told.reason === "tool_calls" && told.calls[0].name === "weather", told);
     expect("city" in JSON.parse(told.calls[0].arguments), told);
   },
   "JSON schema": async (mode) => {
-    const told = await ask(mode, { response_format: form });
+    const told = await ask(mode, { response_format: form, max_tokens: 150 });
     expect("city" in JSON.parse(told.text), told);
   },
   logprobs: async (mode) => {

@@ -8,8 +8,8 @@ of others and can come and go at any time.
 Why the width is fixed: matrix products round differently for different numbers of rows. With one width for reading
 prompts and one for answering, and prompts cut at fixed positions, every number that a sequence sees is a function of
 the sequence alone: its answer is the same to the bit alone and in any company. (Mixtures of experts are the exception:
-how many rows an expert gets depends on the company.) References: He et al., "Defeating Nondeterminism in LLM
-Inference", 2025; Yu et al., "Orca: iteration-level scheduling", OSDI 2022.
+how many rows an expert gets depends on the company.) See docs/decisions/0018. References: He et al., "Defeating
+Nondeterminism in LLM Inference", 2025; Yu et al., "Orca: iteration-level scheduling", OSDI 2022.
 
 It plugs in through transformers' attention registry, as `model/attention.py` does for training.
 """

@@ -195,6 +195,20 @@ def test_a_half_written_last_line_is_computed_anew(run: Callable[..., Path]) -> 
         assert file.read_bytes() == whole
 
 
+def test_a_half_written_line_is_gone_before_the_next_one_is_appended(tmp_path: Path) -> None:
+    from tunesmith.evaluate.journal import open_journal
+
+    first = open_journal(tmp_path, {}, 3)
+    first.append({"row": 0})
+    first.close()
+    with (tmp_path / FILES[0]).open("a") as file:
+        file.write('{"row": 1, "prom')
+    second = open_journal(tmp_path, {}, 3)
+    second.append({"row": 2})
+    second.close()
+    assert (tmp_path / FILES[0]).read_text() == '{"row": 0}\n{"row": 2}\n'
+
+
 def test_damage_elsewhere_is_refused_with_its_line(run: Callable[..., Path]) -> None:
     file = run() / FILES[0]
     file.write_bytes(file.read_bytes().replace(b'"row": 1', b'"row": x'))

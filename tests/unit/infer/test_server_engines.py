@@ -224,6 +224,15 @@ def test_cancelling_closes_the_connection_and_delivers_nothing_more(bench: Bench
     wait_for(lambda: engine.figures()["running"] == 0)
 
 
+def test_cancelling_does_not_wait_for_the_next_token(bench: Bench) -> None:
+    engine, _ = bench.open("vllm")
+    bench.script(answers=[bench.ids("I am small.")], pause_s=4.0)
+    ticket = engine.submit((5,), PARAMS, lambda event: None)
+    wait_for(lambda: bench.seen("request"))
+    ticket.cancel()
+    wait_for(lambda: engine.figures()["running"] == 0, timeout_s=2.0)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_requests_at_once_each_get_their_own_answer(bench: Bench, kind: str) -> None:
     engine, _ = bench.open(kind)

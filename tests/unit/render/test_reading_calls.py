@@ -114,7 +114,12 @@ def test_an_answer_in_pieces_is_the_answer_in_one(template: str) -> None:
     renderer = made(template)
     source = random.Random(3)
     broken = ["<tool_call>", "<tool_call>\n{", "a\n<tool_call>\nx</tool_call> b", "Action: now\n", "Action: no", "\n\n"]
-    broken += ["Words.\nnow\n{}", "a\n\nAction: now\nAction Input: {}\n", 'x\n{"name": "now", "parameters": {}} y']
+    broken += [
+        "Words.\nnow\n{}",
+        "Words. now\n{}",
+        "a\n\nAction: now\nAction Input: {}\n",
+        'x\n{"name": "now", "parameters": {}} y',
+    ]
     texts = [written(renderer, answer) for answer in tool_talks.random_answers(11, 7)]
     texts += [text + ending for text in texts[:4] for ending in ("", "\n", " and more", text[:25])] + broken
     for text in texts:

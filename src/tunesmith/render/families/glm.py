@@ -23,8 +23,8 @@ TEMPLATES = (
         tools=ToolTurns(
             "glm4", turn="{content}", result="<|observation|>\n{content}", calls="{content}", end="<|observation|>"
         ),
-        notes="An answer with calls ends with <|observation|>, which opens the turn of the result; several calls are several "
-        "turns of the assistant.",
+        notes="An answer with calls ends with <|observation|>, which opens the turn of the result; several calls are "
+        "several turns of the assistant.",
         required_tokens=("[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>"),
     ),
 )

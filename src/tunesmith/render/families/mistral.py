@@ -21,6 +21,7 @@ TEMPLATES = (
         ),
         notes="The system text goes in front of the last user's words, as in Mistral's own tokenizer (v2, v3) and "
         "Jinja template, so a dialogue of several turns with a system text becomes one example per answer. "
-        "LLaMA-Factory puts it in front of the first. Tools stand in front of that turn, also as in Mistral's tokenizer.",
+        "LLaMA-Factory puts it in front of the first. Tools stand in front of that turn, also as "
+        "in Mistral's tokenizer.",
     ),
 )
