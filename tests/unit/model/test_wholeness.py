@@ -22,7 +22,7 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model in three shards with its index, and an adapter on it."""
+    """A model in four shards with its index, and an adapter on it."""
     from transformers import AutoModelForCausalLM
 
     folder = tmp_path_factory.mktemp("whole")
@@ -110,7 +110,7 @@ def test_damage_is_named(model: Path, name: str, capsys: pytest.CaptureFixture[s
 
 
 def test_a_whole_model_and_a_whole_adapter_pass(model: Path, adapter: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert len(_shards(model)) == 3
+    assert len(_shards(model)) == 4
     assert (run([str(model)]), run([str(adapter), "--hashes"])) == (0, 0)
     out = capsys.readouterr().out
     assert "FAIL" not in out
