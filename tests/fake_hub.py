@@ -164,7 +164,9 @@ class _Handler(BaseHTTPRequestHandler):
         asked = json.loads(self.body)
         name = f"{asked['organization']}/{asked['name']}" if asked.get("organization") else asked["name"]
         status = 409 if name in self.hub.repos else 200
-        self.hub.repos.setdefault(name, Repo(private=asked.get("visibility") == "private" or bool(asked.get("private"))))
+        self.hub.repos.setdefault(
+            name, Repo(private=asked.get("visibility") == "private" or bool(asked.get("private")))
+        )
         return self._json({"url": f"{self.hub.url}/{name}", "name": name}, status)
 
     def _batch(self) -> None:

@@ -17,6 +17,7 @@ import torch
 
 from tunesmith.config import Config
 from tunesmith.errors import ModelError
+from tunesmith.infer.allocation import keep_large_tensors_apart
 from tunesmith.infer.batch import base_model
 from tunesmith.infer.batching import BatchEngine, BatchLimits
 from tunesmith.infer.engine import Engine
@@ -43,6 +44,7 @@ def open_engine(config: Config, located: Located, renderer: Renderer) -> Opened:
 
 
 def _open_builtin(config: Config, located: Located, renderer: Renderer) -> Opened:
+    keep_large_tensors_apart()
     device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     named = replace(config, adapter_name_or_path=located.adapters)
     notes = check_base_model(named, torch.device(device), for_training=False)
