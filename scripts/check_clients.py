@@ -33,6 +33,7 @@ DRIVER_TIMEOUT_S = 1200
 
 
 def main() -> int:
+    """Run the clients that were named and print their table; 1 when one of them failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("url")
     parser.add_argument("--model", default="")

@@ -128,6 +128,7 @@ async def _crowds(load: Load, given: argparse.Namespace, alone: dict[int, str], 
 
 
 def main() -> int:
+    """Load the server as the arguments say and print the figures; 1 when an answer was wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("url")
     parser.add_argument("--model", default="")

@@ -45,21 +45,21 @@ def text(choices: list[dict[str, Any]]) -> str:
     )
 
 
-def chat(mode: str) -> None:
+def _chat(mode: str) -> None:
     choices = parts(mode)
     expect(text(choices) and choices[-1]["finish_reason"] in ("stop", "length"), choices[-1])
 
 
-def limit(mode: str) -> None:
+def _limit(mode: str) -> None:
     expect(parts(mode, max_tokens=3)[-1]["finish_reason"] == "length", "not length")
 
 
-def stop(mode: str) -> None:
+def _stop(mode: str) -> None:
     whole = text(parts(mode))
     expect(text(parts(mode, stop=whole[4:7])) == whole[: whole.index(whole[4:7])], whole)
 
 
-def tool(mode: str) -> None:
+def _tool(mode: str) -> None:
     choices = parts(mode, tools=[TOOL], tool_choice=NAMED, max_tokens=150)
     calls = [
         c for choice in choices for c in (choice.get("delta") or choice.get("message") or {}).get("tool_calls", [])
@@ -68,31 +68,31 @@ def tool(mode: str) -> None:
     expect("city" in json.loads("".join(call["function"]["arguments"] for call in calls)), calls)
 
 
-def schema(mode: str) -> None:
+def _schema(mode: str) -> None:
     expect(
         set(json.loads(text(parts(mode, response_format=FORM, max_tokens=150)))) == {"city", "big"}, "not the schema"
     )
 
 
-def logprobs(mode: str) -> None:
+def _logprobs(mode: str) -> None:
     choices = parts(mode, logprobs=True, top_logprobs=2, max_tokens=4)
     entries = [entry for choice in choices if choice["logprobs"] for entry in choice["logprobs"]["content"]]
     expect(len(entries) == 4 and "".join(entry["token"] for entry in entries) == text(choices), entries)
 
 
-def errors(mode: str) -> None:
+def _errors(mode: str) -> None:
     for status, extra in ((404, {"model": "no-such-model"}), (400, {"no_such_field": 1})):
         expect(set(ask(mode, status, **extra)[0]["error"]) == {"message", "type", "param", "code"}, "another shape")
 
 
 FEATURES = {
-    "chat with usage": chat,
-    "max_tokens": limit,
-    "stop text": stop,
-    "named tool call": tool,
-    "JSON schema": schema,
-    "logprobs": logprobs,
-    "errors by class": errors,
+    "chat with usage": _chat,
+    "max_tokens": _limit,
+    "stop text": _stop,
+    "named tool call": _tool,
+    "JSON schema": _schema,
+    "logprobs": _logprobs,
+    "errors by class": _errors,
 }
 
 if __name__ == "__main__":

@@ -14,73 +14,73 @@ from langchain_openai import ChatOpenAI
 from verdicts import FORM, KEY, MODEL, QUESTION, TOOL, URL, expect, tell
 
 
-def model(**fields: Any) -> ChatOpenAI:
+def _model(**fields: Any) -> ChatOpenAI:
     return ChatOpenAI(
         base_url=URL, api_key=KEY, model=fields.pop("model", MODEL), temperature=0, max_retries=0, stream_usage=True,
         max_tokens=fields.pop("max_tokens", 60), **fields,
     )  # fmt: skip
 
 
-def ask(runnable: Any, mode: str, messages: Any = QUESTION) -> Any:
+def _ask(runnable: Any, mode: str, messages: Any = QUESTION) -> Any:
     return reduce(add, runnable.stream(messages)) if mode == "stream" else runnable.invoke(messages)
 
 
-def chat(mode: str) -> None:
-    message = ask(model(), mode)
+def _chat(mode: str) -> None:
+    message = _ask(_model(), mode)
     expect(message.content and message.usage_metadata["total_tokens"] > 0, message)
 
 
-def limit(mode: str) -> None:
-    message = ask(model(max_tokens=3), mode)
+def _limit(mode: str) -> None:
+    message = _ask(_model(max_tokens=3), mode)
     expect(message.response_metadata["finish_reason"] == "length", message)
 
 
-def stop(mode: str) -> None:
-    whole = ask(model(), mode).content
-    expect(ask(model(stop=[whole[4:7]]), mode).content == whole[: whole.index(whole[4:7])], whole)
+def _stop(mode: str) -> None:
+    whole = _ask(_model(), mode).content
+    expect(_ask(_model(stop=[whole[4:7]]), mode).content == whole[: whole.index(whole[4:7])], whole)
 
 
-def tool(mode: str) -> None:
-    message = ask(model(max_tokens=150).bind_tools([TOOL], tool_choice="weather"), mode)
+def _tool(mode: str) -> None:
+    message = _ask(_model(max_tokens=150).bind_tools([TOOL], tool_choice="weather"), mode)
     expect(message.tool_calls[0]["name"] == "weather" and "city" in message.tool_calls[0]["args"], message)
     turns = [
         HumanMessage("Weather in Paris?"),
         AIMessage(content=message.content, tool_calls=message.tool_calls),
         ToolMessage("raining frogs", tool_call_id=message.tool_calls[0]["id"], name="weather"),
     ]
-    expect(ask(model(max_tokens=8).bind_tools([TOOL]), mode, turns) is not None, "no answer to the result")
+    expect(_ask(_model(max_tokens=8).bind_tools([TOOL]), mode, turns) is not None, "no answer to the result")
 
 
-def schema(mode: str) -> None:
-    message = ask(model(max_tokens=150).bind(response_format=FORM), mode)
+def _schema(mode: str) -> None:
+    message = _ask(_model(max_tokens=150).bind(response_format=FORM), mode)
     expect(set(json.loads(message.content)) == {"city", "big"}, message)
 
 
-def logprobs(mode: str) -> None:
-    message = ask(model(max_tokens=4, logprobs=True, top_logprobs=2), mode)
+def _logprobs(mode: str) -> None:
+    message = _ask(_model(max_tokens=4, logprobs=True, top_logprobs=2), mode)
     expect(len(message.response_metadata["logprobs"]["content"]) == 4, message)
 
 
-def errors(mode: str) -> None:
+def _errors(mode: str) -> None:
     for wanted, made in (
-        (openai.NotFoundError, model(model="none")),
-        (openai.BadRequestError, model(extra_body={"x": 1})),
+        (openai.NotFoundError, _model(model="none")),
+        (openai.BadRequestError, _model(extra_body={"x": 1})),
     ):
         try:
-            ask(made, mode)
+            _ask(made, mode)
         except wanted:
             continue
         raise AssertionError(f"no {wanted.__name__}")
 
 
 FEATURES = {
-    "chat with usage": chat,
-    "max_tokens": limit,
-    "stop text": stop,
-    "named tool call": tool,
-    "JSON schema": schema,
-    "logprobs": logprobs,
-    "errors by class": errors,
+    "chat with usage": _chat,
+    "max_tokens": _limit,
+    "stop text": _stop,
+    "named tool call": _tool,
+    "JSON schema": _schema,
+    "logprobs": _logprobs,
+    "errors by class": _errors,
 }
 
 if __name__ == "__main__":

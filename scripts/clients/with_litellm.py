@@ -13,7 +13,7 @@ litellm.telemetry = False
 litellm.suppress_debug_info = True
 
 
-def ask(mode: str, **extra: Any) -> Any:
+def _ask(mode: str, **extra: Any) -> Any:
     messages = [{"role": "user", "content": QUESTION}]
     fields = {"model": f"openai/{MODEL}", "max_tokens": 60, "temperature": 0, "num_retries": 0, **extra}
     if mode == "stream":
@@ -22,55 +22,55 @@ def ask(mode: str, **extra: Any) -> Any:
     return litellm.stream_chunk_builder(list(answer), messages=messages) if mode == "stream" else answer
 
 
-def chat(mode: str) -> None:
-    answer = ask(mode)
+def _chat(mode: str) -> None:
+    answer = _ask(mode)
     expect(answer.choices[0].message.content and answer.usage.total_tokens > 0, answer)
 
 
-def limit(mode: str) -> None:
-    expect(ask(mode, max_tokens=3).choices[0].finish_reason == "length", "not length")
+def _limit(mode: str) -> None:
+    expect(_ask(mode, max_tokens=3).choices[0].finish_reason == "length", "not length")
 
 
-def stop(mode: str) -> None:
-    whole = ask(mode).choices[0].message.content
-    stopped = ask(mode, stop=[whole[4:7]]).choices[0].message.content or ""
+def _stop(mode: str) -> None:
+    whole = _ask(mode).choices[0].message.content
+    stopped = _ask(mode, stop=[whole[4:7]]).choices[0].message.content or ""
     expect(stopped == whole[: whole.index(whole[4:7])], (whole, stopped))
 
 
-def tool(mode: str) -> None:
-    choice = ask(mode, tools=[TOOL], tool_choice=NAMED, max_tokens=150).choices[0]
+def _tool(mode: str) -> None:
+    choice = _ask(mode, tools=[TOOL], tool_choice=NAMED, max_tokens=150).choices[0]
     call = choice.message.tool_calls[0].function
     expect(call.name == "weather" and "city" in json.loads(call.arguments), choice)
 
 
-def schema(mode: str) -> None:
-    content = ask(mode, response_format=FORM, max_tokens=150).choices[0].message.content
+def _schema(mode: str) -> None:
+    content = _ask(mode, response_format=FORM, max_tokens=150).choices[0].message.content
     expect(set(json.loads(content)) == {"city", "big"}, content)
 
 
-def logprobs(mode: str) -> None:
-    answer = ask("plain", max_tokens=4, logprobs=True, top_logprobs=2)
+def _logprobs(mode: str) -> None:
+    answer = _ask("plain", max_tokens=4, logprobs=True, top_logprobs=2)
     expect(len(answer.choices[0].logprobs.content) == 4, answer)
 
 
-def errors(mode: str) -> None:
+def _errors(mode: str) -> None:
     cases = ((litellm.NotFoundError, {"model": "openai/none"}), (litellm.BadRequestError, {"extra_body": {"x": 1}}))
     for wanted, extra in cases:
         try:
-            ask(mode, **extra)
+            _ask(mode, **extra)
         except wanted:
             continue
         raise AssertionError(f"no {wanted.__name__}")
 
 
 FEATURES = {
-    "chat with usage": (chat, ("plain", "stream")),
-    "max_tokens": (limit, ("plain", "stream")),
-    "stop text": (stop, ("plain", "stream")),
-    "named tool call": (tool, ("plain", "stream")),
-    "JSON schema": (schema, ("plain", "stream")),
-    "logprobs": (logprobs, ("plain",)),  # its own joining of a stream leaves them out
-    "errors by class": (errors, ("plain", "stream")),
+    "chat with usage": (_chat, ("plain", "stream")),
+    "max_tokens": (_limit, ("plain", "stream")),
+    "stop text": (_stop, ("plain", "stream")),
+    "named tool call": (_tool, ("plain", "stream")),
+    "JSON schema": (_schema, ("plain", "stream")),
+    "logprobs": (_logprobs, ("plain",)),  # its own joining of a stream leaves them out
+    "errors by class": (_errors, ("plain", "stream")),
 }
 
 if __name__ == "__main__":

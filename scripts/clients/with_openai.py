@@ -30,8 +30,8 @@ class Told:
             self.reason = choice.finish_reason or self.reason
             for call in getattr(part, "tool_calls", None) or []:
                 self.add_call(call if isinstance(call, dict) else call.model_dump())
-            logprobs = getattr(choice, "logprobs", None) or {}
-            content = logprobs.get("content") if isinstance(logprobs, dict) else logprobs.content
+            _logprobs = getattr(choice, "logprobs", None) or {}
+            content = _logprobs.get("content") if isinstance(_logprobs, dict) else _logprobs.content
             self.num_logprobs += len(content or [])
 
     def add_call(self, call: dict[str, Any]) -> None:
@@ -68,39 +68,39 @@ async def _ask_later(told: Told, fields: dict[str, Any], mode: str, body: dict[s
             told.add(chunk)
 
 
-def chat(kind: str, mode: str) -> None:
+def _chat(kind: str, mode: str) -> None:
     told = ask(kind, mode)
     expect(told.text and told.reason in ("stop", "length") and told.usage, (told.text, told.reason, told.usage))
 
 
-def limit(kind: str, mode: str) -> None:
+def _limit(kind: str, mode: str) -> None:
     told = ask(kind, mode, max_tokens=3)
     expect(told.reason == "length" and told.usage["completion_tokens"] == 3, (told.reason, told.usage))
 
 
-def stop(kind: str, mode: str) -> None:
+def _stop(kind: str, mode: str) -> None:
     whole = ask(kind, mode).text
     told = ask(kind, mode, stop=[whole[4:7]])
     expect(told.text == whole[: whole.index(whole[4:7])] and told.reason == "stop", (whole, told.text, told.reason))
 
 
-def tool(kind: str, mode: str) -> None:
+def _tool(kind: str, mode: str) -> None:
     told = ask(kind, mode, tools=[TOOL], tool_choice=NAMED, max_tokens=150)
     expect(told.reason == "tool_calls" and len(told.calls) == 1, (told.reason, told.calls))
     expect(told.calls[0][0] == "weather" and "city" in json.loads(told.calls[0][1]), told.calls)
 
 
-def schema(kind: str, mode: str) -> None:
+def _schema(kind: str, mode: str) -> None:
     expect(
         set(json.loads(ask(kind, mode, response_format=FORM, max_tokens=150).text)) == {"city", "big"}, "not the schema"
     )
 
 
-def logprobs(kind: str, mode: str) -> None:
+def _logprobs(kind: str, mode: str) -> None:
     expect(ask(kind, mode, logprobs=True, top_logprobs=2, max_tokens=4).num_logprobs == 4, "not four of them")
 
 
-def errors(kind: str, mode: str) -> None:
+def _errors(kind: str, mode: str) -> None:
     cases: list[tuple[type[Exception], dict[str, Any]]] = [
         (openai.NotFoundError, {"model": "no-such-model"}),
         (openai.BadRequestError, {"no_such_field": 1}),
@@ -114,13 +114,13 @@ def errors(kind: str, mode: str) -> None:
 
 
 FEATURES = {
-    "chat with usage": chat,
-    "max_tokens": limit,
-    "stop text": stop,
-    "named tool call": tool,
-    "JSON schema": schema,
-    "logprobs": logprobs,
-    "errors by class": errors,
+    "chat with usage": _chat,
+    "max_tokens": _limit,
+    "stop text": _stop,
+    "named tool call": _tool,
+    "JSON schema": _schema,
+    "logprobs": _logprobs,
+    "errors by class": _errors,
 }
 
 if __name__ == "__main__":

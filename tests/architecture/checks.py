@@ -49,6 +49,8 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "rich": ("cli/", "serve/", "train/", "data/", "render/", "runs/"),
     **dict.fromkeys(("jieba", "nltk", "rouge_chinese"), ("evaluate/text_metrics",)),
     "matplotlib": ("train/plots", "board/"),
+    "conversion": ("export/gguf_driver",),  # llama.cpp's own scripts, in a process of their own
+    "sentencepiece": ("export/gguf_sentencepiece",),
     "gguf": ("model/gguf", "export/gguf"),
     "xllamacpp": ("infer/llamacpp",),
     "jsonschema": ("train/rewards/structured",),

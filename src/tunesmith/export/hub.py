@@ -99,9 +99,10 @@ def _refusals(name: str, folder: Path, further: tuple[type[Exception], ...] = ()
 
     from tunesmith.model.hubs import network_errors
 
+    expected: tuple[type[Exception], ...] = (HfHubHTTPError, ValueError, RuntimeError, *network_errors(), *further)
     try:
         yield
-    except (HfHubHTTPError, ValueError, RuntimeError, *network_errors(), *further) as error:
+    except expected as error:
         first = str(error).strip().splitlines()
         raise ExportError(
             f"the export could not be pushed to {name}",

@@ -95,7 +95,8 @@ def compare_packed(
     layers = dict(packed_layers(written))
     found = _Sums()
     for name, layer in layers.items() if form.method in NEAREST else ():
-        expected = merged.get_submodule(name).weight.float().cpu()
+        linear: Any = merged.get_submodule(name)
+        expected = linear.weight.float().cpu()
         weight = unpacked_weight(layer).float().cpu()
         rounding = _rounding_rms(expected, form.bits, form.group_size)
         found.add(f"{name}.weight", weight, expected, base.get(f"{name}.weight"), rounding)

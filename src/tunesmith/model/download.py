@@ -140,6 +140,12 @@ def _clear_errors(remote: Remote) -> Iterator[None]:
     from huggingface_hub import errors
 
     further = import_modelscope()[1] if remote.hub == "modelscope" else ()
+    unreachable: tuple[type[Exception], ...] = (
+        errors.HfHubHTTPError,
+        errors.LocalEntryNotFoundError,
+        *network_errors(),
+        *further,
+    )
     try:
         yield
     except errors.GatedRepoError as error:
@@ -149,7 +155,7 @@ def _clear_errors(remote: Remote) -> Iterator[None]:
         ) from error
     except (errors.RevisionNotFoundError, errors.RepositoryNotFoundError, errors.EntryNotFoundError) as error:
         raise _not_found(remote, error) from error
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, *network_errors(), *further) as error:
+    except unreachable as error:
         raise _failed(remote, error) from error
 
 

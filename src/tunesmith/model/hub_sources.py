@@ -66,7 +66,7 @@ class HuggingFaceSource:
             self._remote.name, repo_type=self._kind, revision=self._remote.revision, files_metadata=False
         )
         entries = api.list_repo_tree(self._remote.name, repo_type=self._kind, revision=info.sha, recursive=True)
-        files = [entry for entry in entries if hasattr(entry, "blob_id")]
+        files: list[Any] = [entry for entry in entries if hasattr(entry, "blob_id")]
         return str(info.sha), [
             RemoteFile(file.path, file.size, file.lfs.sha256 if file.lfs else None, None if file.lfs else file.blob_id)
             for file in files

@@ -96,4 +96,5 @@ def _knows_sdpa(model_type: str) -> bool:
     """Whether transformers has torch's attention for a model type; not where scores are soft-capped (Gemma 2)."""
     if model_type not in CONFIG_MAPPING or CONFIG_MAPPING[model_type] not in MODEL_FOR_CAUSAL_LM_MAPPING:
         return True
-    return bool(MODEL_FOR_CAUSAL_LM_MAPPING[CONFIG_MAPPING[model_type]]._supports_sdpa)
+    model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[CONFIG_MAPPING[model_type]]
+    return bool(model_class._supports_sdpa)

@@ -11,7 +11,7 @@ CHECKS = Checks()
 
 
 @CHECKS.add("a chat answer with usage")
-def basic(target: Target, mode: Mode) -> None:
+def _basic(target: Target, mode: Mode) -> None:
     answer = target.chat(mode, "Say hello.")
     expect(bool(answer.first.text), "the answer is empty")
     expect(answer.first.finish_reason in ("stop", "length"), f"finish_reason is {answer.first.finish_reason}")
@@ -24,7 +24,7 @@ def basic(target: Target, mode: Mode) -> None:
 
 
 @CHECKS.add("streamed text equals the whole one", ["stream"])
-def same_text(target: Target, mode: Mode) -> None:
+def _same_text(target: Target, mode: Mode) -> None:
     question = "Write one short sentence in Chinese with an emoji. 用中文写一句话，带一个表情。"
     whole, streamed = target.chat("plain", question), target.chat("stream", question)
     expect(whole.first == streamed.first, f"{whole.first} is not {streamed.first}")
@@ -32,20 +32,20 @@ def same_text(target: Target, mode: Mode) -> None:
 
 
 @CHECKS.add("no usage in a stream unless asked for", ["stream"])
-def no_usage(target: Target, mode: Mode) -> None:
+def _no_usage(target: Target, mode: Mode) -> None:
     answer = target.chat("stream", "Hi", stream_options=None)
     expect(answer.usage is None, "usage was told without being asked for")
 
 
 @CHECKS.add("list content")
-def list_content(target: Target, mode: Mode) -> None:
+def _list_content(target: Target, mode: Mode) -> None:
     parts = [{"type": "text", "text": "Say "}, {"type": "text", "text": "hello."}]
     plain = target.chat(mode, "Say hello.")
     expect(target.chat(mode, [{"role": "user", "content": parts}]).first == plain.first, "parts read differently")
 
 
 @CHECKS.add("developer message is a system message")
-def developer(target: Target, mode: Mode) -> None:
+def _developer(target: Target, mode: Mode) -> None:
     answers = [
         target.chat(mode, [{"role": role, "content": "Answer in French."}, {"role": "user", "content": "Hello."}])
         for role in ("system", "developer")
@@ -55,7 +55,7 @@ def developer(target: Target, mode: Mode) -> None:
 
 
 @CHECKS.add("several system messages, anywhere")
-def several_system(target: Target, mode: Mode) -> None:
+def _several_system(target: Target, mode: Mode) -> None:
     def prompt_tokens(*extra: str) -> int:
         systems = [{"role": "system", "content": text} for text in extra]
         answer = target.chat(
@@ -67,7 +67,7 @@ def several_system(target: Target, mode: Mode) -> None:
 
 
 @CHECKS.add("a history with answers and thoughts")
-def history(target: Target, mode: Mode) -> None:
+def _history(target: Target, mode: Mode) -> None:
     turns: list[dict[str, Any]] = [
         {"role": "user", "content": "My name is Ada."},
         {"role": "assistant", "content": "Hello Ada.", "reasoning_content": "She says her name.", "refusal": None},
@@ -77,7 +77,7 @@ def history(target: Target, mode: Mode) -> None:
 
 
 @CHECKS.add("several results of tools in a row")
-def results(target: Target, mode: Mode) -> None:
+def _results(target: Target, mode: Mode) -> None:
     def call(number: str, name: str) -> dict[str, Any]:
         return {"id": number, "type": "function", "function": {"name": name, "arguments": '{"city": "Paris"}'}}
 
@@ -98,6 +98,6 @@ def results(target: Target, mode: Mode) -> None:
 
 
 @CHECKS.add("harmless fields are accepted")
-def harmless(target: Target, mode: Mode) -> None:
+def _harmless(target: Target, mode: Mode) -> None:
     fields = {"user": "u", "metadata": {"a": "b"}, "store": False, "parallel_tool_calls": True, "logit_bias": None}
     expect(target.chat(mode, "Hi", **fields).first == target.chat(mode, "Hi").first, "they change the answer")

@@ -18,7 +18,7 @@ SCHEMA = {
 
 
 @CHECKS.add("JSON object")
-def json_object(target: Target, mode: Mode) -> None:
+def _json_object(target: Target, mode: Mode) -> None:
     form = {"type": "json_object"}
     answer = target.chat(mode, "Give a JSON object with the key a.", response_format=form, max_tokens=40).first
     if answer.finish_reason == "stop":
@@ -28,7 +28,7 @@ def json_object(target: Target, mode: Mode) -> None:
 
 
 @CHECKS.add("JSON schema")
-def json_schema(target: Target, mode: Mode) -> None:
+def _json_schema(target: Target, mode: Mode) -> None:
     form = {"type": "json_schema", "json_schema": {"name": "place", "strict": True, "schema": SCHEMA}}
     answer = target.chat(mode, "Tell me about Paris.", response_format=form, max_tokens=120).first
     expect(answer.finish_reason == "stop", f"finish_reason is {answer.finish_reason}")
@@ -38,7 +38,7 @@ def json_schema(target: Target, mode: Mode) -> None:
 
 
 @CHECKS.add("logprobs")
-def logprobs(target: Target, mode: Mode) -> None:
+def _logprobs(target: Target, mode: Mode) -> None:
     answer = target.chat(mode, "Say hello in Chinese: 你好", logprobs=True, top_logprobs=3, max_tokens=10).first
     expect(bool(answer.logprobs), "there are none")
     expect("".join(entry["token"] for entry in answer.logprobs) == answer.text, "the tokens do not make the text")

@@ -15,7 +15,7 @@ NUM_CLIENTS = 8
 
 
 @CHECKS.add("answers in company equal those alone")
-def company(target: Target, mode: Mode) -> None:
+def _company(target: Target, mode: Mode) -> None:
     questions = [f"Repeat this word: w{number}{number}" for number in range(NUM_CLIENTS)]
     alone = [target.chat(mode, question, max_tokens=6).first.text for question in questions]
     with ThreadPoolExecutor(NUM_CLIENTS) as pool:
@@ -25,7 +25,7 @@ def company(target: Target, mode: Mode) -> None:
 
 
 @CHECKS.add("models and health answer while generating", ["plain"])
-def responsive(target: Target, mode: Mode) -> None:
+def _responsive(target: Target, mode: Mode) -> None:
     with ThreadPoolExecutor(1) as pool:
         busy = pool.submit(target.chat, "plain", "Tell me a long story.", max_tokens=20)
         time.sleep(0.2)
@@ -38,7 +38,7 @@ def responsive(target: Target, mode: Mode) -> None:
 
 
 @CHECKS.add("a client that leaves frees its place")
-def leaving(target: Target, mode: Mode) -> None:
+def _leaving(target: Target, mode: Mode) -> None:
     body = {"model": target.model, "messages": [{"role": "user", "content": "Tell me a long story."}]}
     headers = {"Authorization": f"Bearer {target.key}"} if target.key else {}
     long_body = {**body, "max_tokens": 1500, "stream": mode == "stream", "temperature": 1}

@@ -9,7 +9,7 @@ CHECKS = Checks()
 
 
 @CHECKS.add("models are listed", ["plain"])
-def listed(target: Target, mode: Mode) -> None:
+def _listed(target: Target, mode: Mode) -> None:
     body = target.send("GET", "models").json()
     expect(body["object"] == "list", "it is no list")
     names = [model["id"] for model in body["data"]]
@@ -18,18 +18,18 @@ def listed(target: Target, mode: Mode) -> None:
 
 
 @CHECKS.add("one model by name", ["plain"])
-def one(target: Target, mode: Mode) -> None:
+def _one(target: Target, mode: Mode) -> None:
     expect(target.send("GET", f"models/{target.model}").json()["id"] == target.model, "another model was told")
     error_of(target.send("GET", "models/no-such-model"), 404)
 
 
 @CHECKS.add("health", ["plain"])
-def health(target: Target, mode: Mode) -> None:
+def _health(target: Target, mode: Mode) -> None:
     expect(target.send("GET", "/health").status_code == 200, "not healthy")
 
 
 @CHECKS.add("metrics", ["plain"])
-def metrics(target: Target, mode: Mode) -> None:
+def _metrics(target: Target, mode: Mode) -> None:
     response = target.send("GET", "/metrics")
     expect(response.status_code == 200, f"status {response.status_code}")
     lines = [line for line in response.text.splitlines() if line and not line.startswith("#")]
@@ -39,6 +39,6 @@ def metrics(target: Target, mode: Mode) -> None:
 
 
 @CHECKS.add("OpenAPI document", ["plain"])
-def document(target: Target, mode: Mode) -> None:
+def _document(target: Target, mode: Mode) -> None:
     paths = target.send("GET", "/openapi.json").json()["paths"]
     expect("/v1/chat/completions" in paths, "the chat route is not described")

@@ -23,7 +23,7 @@ def _client(target: Target, kind: str = "OpenAI") -> Any:
 
 
 @CHECKS.add("openai client: chat")
-def chat(target: Target, mode: Mode) -> None:
+def _chat(target: Target, mode: Mode) -> None:
     fields: dict[str, Any] = {"model": target.model, "messages": MESSAGES, "temperature": 0, "max_tokens": 8}
     wanted = target.chat("plain", MESSAGES, max_tokens=8).first.text
     with _client(target) as client:
@@ -37,7 +37,7 @@ def chat(target: Target, mode: Mode) -> None:
 
 
 @CHECKS.add("openai client: asynchronous chat")
-def async_chat(target: Target, mode: Mode) -> None:
+def _async_chat(target: Target, mode: Mode) -> None:
     fields: dict[str, Any] = {"model": target.model, "messages": MESSAGES, "temperature": 0, "max_tokens": 8}
 
     async def ask() -> str:
@@ -51,7 +51,7 @@ def async_chat(target: Target, mode: Mode) -> None:
 
 
 @CHECKS.add("openai client: a forced tool call")
-def tools(target: Target, mode: Mode) -> None:
+def _tools(target: Target, mode: Mode) -> None:
     choice = {"type": "function", "function": {"name": "weather"}}
     fields: dict[str, Any] = {
         "model": target.model,
@@ -79,7 +79,7 @@ def tools(target: Target, mode: Mode) -> None:
 
 
 @CHECKS.add("openai client: models, completions")
-def others(target: Target, mode: Mode) -> None:
+def _others(target: Target, mode: Mode) -> None:
     fields: dict[str, Any] = {"model": target.model, "prompt": "The sky is", "max_tokens": 4, "temperature": 0}
     with _client(target) as client:
         expect(target.model in [model.id for model in client.models.list()], "the model is not listed")
@@ -91,7 +91,7 @@ def others(target: Target, mode: Mode) -> None:
 
 
 @CHECKS.add("openai client: exceptions by class")
-def exceptions(target: Target, mode: Mode) -> None:
+def _exceptions(target: Target, mode: Mode) -> None:
     with _client(target) as client:
         import openai
 

@@ -29,7 +29,7 @@ def _complete(target: Target, mode: Mode, prompt: Any, **fields: Any) -> list[di
 
 
 @CHECKS.add("completions: texts, lists, token ids")
-def prompts(target: Target, mode: Mode) -> None:
+def _prompts(target: Target, mode: Mode) -> None:
     one = _complete(target, mode, "The sky is")
     expect(len(one) == 1 and one[0]["finish_reason"] in ("stop", "length"), f"{one}")
     two = _complete(target, mode, ["The sky is", "Grass is"], n=2)
@@ -40,12 +40,12 @@ def prompts(target: Target, mode: Mode) -> None:
 
 
 @CHECKS.add("completions: echo")
-def echo(target: Target, mode: Mode) -> None:
+def _echo(target: Target, mode: Mode) -> None:
     expect(_complete(target, mode, "The sky is", echo=True)[0]["text"].startswith("The sky is"), "nothing is echoed")
 
 
 @CHECKS.add("completions: logprobs", ["plain"])
-def logprobs(target: Target, mode: Mode) -> None:
+def _logprobs(target: Target, mode: Mode) -> None:
     choice = _complete(target, mode, "The sky is", logprobs=2)[0]
     lists = choice["logprobs"]
     expect("".join(lists["tokens"]) == choice["text"], "the tokens do not make the text")
@@ -54,7 +54,7 @@ def logprobs(target: Target, mode: Mode) -> None:
 
 
 @CHECKS.add("completions: refusals", ["plain"])
-def refusals(target: Target, mode: Mode) -> None:
+def _refusals(target: Target, mode: Mode) -> None:
     wrong: tuple[dict[str, Any], ...] = (
         {"suffix": "x"}, {"best_of": 3}, {"prompt": []}, {"prompt": [10**8]}, {"nothing": 1}
     )  # fmt: skip

@@ -17,32 +17,32 @@ def _refused(target: Target, mode: Mode, param: str | None, messages: Any = "Hi"
 
 
 @CHECKS.add("an unknown model is a 404")
-def model(target: Target, mode: Mode) -> None:
+def _model(target: Target, mode: Mode) -> None:
     error = error_of(target.try_chat(mode, "Hi", model="no-such-model"), 404)
     expect(error["code"] == "model_not_found", f"code is {error['code']}")
 
 
 @CHECKS.add("an unknown field is refused")
-def unknown(target: Target, mode: Mode) -> None:
+def _unknown(target: Target, mode: Mode) -> None:
     _refused(target, mode, "no_such_field", no_such_field=1)
 
 
 @CHECKS.add("what cannot be honoured is refused")
-def unsupported(target: Target, mode: Mode) -> None:
+def _unsupported(target: Target, mode: Mode) -> None:
     _refused(target, mode, "audio", audio={"voice": "alloy", "format": "wav"})
     _refused(target, mode, "modalities", modalities=["text", "audio"])
     _refused(target, mode, "web_search_options", web_search_options={})
 
 
 @CHECKS.add("pictures are refused, files untouched")
-def pictures(target: Target, mode: Mode) -> None:
+def _pictures(target: Target, mode: Mode) -> None:
     for url in ("file:///etc/passwd", "http://127.0.0.1:1/x.png", "data:image/png;base64,AAAA"):
         content = [{"type": "image_url", "image_url": {"url": url}}]
         _refused(target, mode, "messages", [{"role": "user", "content": content}])
 
 
 @CHECKS.add("wrong types and bounds")
-def types(target: Target, mode: Mode) -> None:
+def _types(target: Target, mode: Mode) -> None:
     for field, value in (
         ("temperature", "hot"),
         ("n", 0),
@@ -63,31 +63,31 @@ def types(target: Target, mode: Mode) -> None:
 
 
 @CHECKS.add("a prompt over the context is refused")
-def too_long(target: Target, mode: Mode) -> None:
+def _too_long(target: Target, mode: Mode) -> None:
     response = target.try_chat(mode, "word " * 1_000_000)
     error = error_of(response, 400, 413)
     expect(response.status_code == 413 or error["code"] == "context_length_exceeded", f"code is {error['code']}")
 
 
 @CHECKS.add("a body of 10 MB is told so", ["plain"])
-def big(target: Target, mode: Mode) -> None:
+def _big(target: Target, mode: Mode) -> None:
     error_of(target.try_chat("plain", "x" * 10 * 2**20), 400, 413)
 
 
 @CHECKS.add("a body that is no JSON", ["plain"])
-def no_json(target: Target, mode: Mode) -> None:
+def _no_json(target: Target, mode: Mode) -> None:
     for body in (b"{", b"", b"[]", b"\xff"):
         error_of(target.send("POST", "chat/completions", body), 400)
 
 
 @CHECKS.add("unknown routes and methods", ["plain"])
-def routes(target: Target, mode: Mode) -> None:
+def _routes(target: Target, mode: Mode) -> None:
     error_of(target.send("GET", "no-such-route"), 404)
     error_of(target.send("DELETE", "chat/completions"), 405)
 
 
 @CHECKS.add("a wrong key is a 401", ["plain"])
-def key(target: Target, mode: Mode) -> None:
+def _key(target: Target, mode: Mode) -> None:
     if not target.key:
         raise Skipped("the server was given without a key")
     other = Target(target.url, "wrong-" + target.key[:4], target.model)
@@ -97,7 +97,7 @@ def key(target: Target, mode: Mode) -> None:
 
 
 @CHECKS.add("pages of other origins are refused", ["plain"])
-def origin(target: Target, mode: Mode) -> None:
+def _origin(target: Target, mode: Mode) -> None:
     response = target.send("GET", "models", headers={"Origin": "https://evil.example"})
     error_of(response, 403)
     expect("access-control-allow-origin" not in response.headers, "the origin is allowed")

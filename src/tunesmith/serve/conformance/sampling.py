@@ -10,7 +10,7 @@ QUESTION = "Count from one to ten in words."
 
 
 @CHECKS.add("max_tokens ends with length")
-def length(target: Target, mode: Mode) -> None:
+def _length(target: Target, mode: Mode) -> None:
     for field in ("max_tokens", "max_completion_tokens"):
         limits = {"max_tokens": 5} if field == "max_tokens" else {"max_tokens": None, "max_completion_tokens": 5}
         answer = target.chat(mode, QUESTION, **limits)
@@ -19,7 +19,7 @@ def length(target: Target, mode: Mode) -> None:
 
 
 @CHECKS.add("a stop text ends with stop, and is not shown")
-def stop(target: Target, mode: Mode) -> None:
+def _stop(target: Target, mode: Mode) -> None:
     whole = target.chat(mode, QUESTION).first.text
     expect(len(whole) > 9, f"the answer is too short to be stopped: {whole!r}")
     middle = whole[5:9]  # seldom on borders of tokens
@@ -30,7 +30,7 @@ def stop(target: Target, mode: Mode) -> None:
 
 
 @CHECKS.add("n answers")
-def several(target: Target, mode: Mode) -> None:
+def _several(target: Target, mode: Mode) -> None:
     answer = target.chat(mode, QUESTION, n=2, max_tokens=8)
     expect(len(answer.choices) == 2, f"{len(answer.choices)} answers")
     expect(answer.choices[0] == answer.choices[1], "greedy answers differ")
@@ -39,7 +39,7 @@ def several(target: Target, mode: Mode) -> None:
 
 
 @CHECKS.add("a seed repeats an answer")
-def seed(target: Target, mode: Mode) -> None:
+def _seed(target: Target, mode: Mode) -> None:
     def draw(number: int) -> str:
         return target.chat(mode, QUESTION, temperature=1.5, top_p=1, seed=number, max_tokens=8).first.text
 
@@ -49,14 +49,14 @@ def seed(target: Target, mode: Mode) -> None:
 
 
 @CHECKS.add("logit_bias forces a token")
-def bias(target: Target, mode: Mode) -> None:
+def _bias(target: Target, mode: Mode) -> None:
     free = target.chat(mode, QUESTION, max_tokens=3).first.text
     forced = {target.chat(mode, QUESTION, max_tokens=3, logit_bias={token: 100}).first.text for token in ("100", "200")}
     expect(len(forced) == 2 and free not in forced, f"forced {forced}, free {free!r}")
 
 
 @CHECKS.add("penalties change an answer")
-def penalties(target: Target, mode: Mode) -> None:
+def _penalties(target: Target, mode: Mode) -> None:
     def answer(**fields: float) -> str:
         prompt = "Write the word yes forty times."
         return target.chat(mode, prompt, max_tokens=24, **fields).first.text

@@ -45,27 +45,27 @@ def _check_calls(answer: Answer, names: set[str], reasons: tuple[str, ...] = ("t
 
 
 @CHECKS.add("tool_choice required")
-def required(target: Target, mode: Mode) -> None:
+def _required(target: Target, mode: Mode) -> None:
     # a model may call on and on until the limit
     _check_calls(_ask(target, mode, tool_choice="required"), {"weather", "clock"}, ("tool_calls", "length"))
 
 
 @CHECKS.add("tool_choice named")
-def named(target: Target, mode: Mode) -> None:
+def _named(target: Target, mode: Mode) -> None:
     for name in ("weather", "clock"):
         answer = _ask(target, mode, tool_choice={"type": "function", "function": {"name": name}})
         _check_calls(answer, {name})
 
 
 @CHECKS.add("one tool call at a time")
-def single(target: Target, mode: Mode) -> None:
+def _single(target: Target, mode: Mode) -> None:
     answer = _ask(target, mode, tool_choice="required", parallel_tool_calls=False)
     _check_calls(answer, {"weather", "clock"})
     expect(len(answer.first.calls) == 1, f"{len(answer.first.calls)} calls")
 
 
 @CHECKS.add("tool calls equal in both forms", ["stream"])
-def same(target: Target, mode: Mode) -> None:
+def _same(target: Target, mode: Mode) -> None:
     answers = [_ask(target, each, tool_choice="required") for each in ("plain", "stream")]
     calls = [[call["function"] for call in answer.first.calls] for answer in answers]
     expect(calls[0] == calls[1], f"{calls[0]} is not {calls[1]}")
@@ -73,7 +73,7 @@ def same(target: Target, mode: Mode) -> None:
 
 
 @CHECKS.add("tool_choice auto")
-def auto(target: Target, mode: Mode) -> None:
+def _auto(target: Target, mode: Mode) -> None:
     answer = _ask(target, mode).first
     expect(bool(answer.text or answer.calls), "the answer is empty")
     expect(
@@ -83,14 +83,14 @@ def auto(target: Target, mode: Mode) -> None:
 
 
 @CHECKS.add("tool_choice none")
-def none(target: Target, mode: Mode) -> None:
+def _none(target: Target, mode: Mode) -> None:
     answer = _ask(target, mode, tool_choice="none").first
     expect(not answer.calls, "a tool is called all the same")
     expect(answer.finish_reason != "tool_calls", "finish_reason is tool_calls")
 
 
 @CHECKS.add("a tool's result is answered")
-def follow_up(target: Target, mode: Mode) -> None:
+def _follow_up(target: Target, mode: Mode) -> None:
     calls = _ask(target, mode, tool_choice={"type": "function", "function": {"name": "weather"}}).first.calls
     turns: list[dict[str, Any]] = [
         {"role": "user", "content": QUESTION},
