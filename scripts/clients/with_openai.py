@@ -21,7 +21,7 @@ class Told:
         self.calls: list[list[str]] = []
         self.num_logprobs = 0
 
-    def add(self, chunk: Any) -> None:
+    def _add(self, chunk: Any) -> None:
         usage = getattr(chunk, "usage", None)  # a dictionary where the client is older than the field
         self.usage = usage if usage is None or isinstance(usage, dict) else usage.model_dump()
         for choice in chunk.choices:
@@ -29,12 +29,12 @@ class Told:
             self.text += part.content or ""
             self.reason = choice.finish_reason or self.reason
             for call in getattr(part, "tool_calls", None) or []:
-                self.add_call(call if isinstance(call, dict) else call.model_dump())
-            _logprobs = getattr(choice, "logprobs", None) or {}
-            content = _logprobs.get("content") if isinstance(_logprobs, dict) else _logprobs.content
+                self._add_call(call if isinstance(call, dict) else call.model_dump())
+            found = getattr(choice, "logprobs", None) or {}
+            content = found.get("content") if isinstance(found, dict) else found.content
             self.num_logprobs += len(content or [])
 
-    def add_call(self, call: dict[str, Any]) -> None:
+    def _add_call(self, call: dict[str, Any]) -> None:
         index = call.get("index")
         if index is None or index == len(self.calls):
             self.calls.append([call["function"]["name"], ""])
@@ -52,7 +52,7 @@ def ask(kind: str, mode: str, **extra: Any) -> Told:
     if kind == "sync":
         answer = SYNC.chat.completions.create(**fields, stream=mode == "stream", extra_body=body)
         for chunk in answer if mode == "stream" else [answer]:
-            told.add(chunk)
+            told._add(chunk)
         return told
     LOOP.run_until_complete(_ask_later(told, fields, mode, body))
     return told
@@ -62,10 +62,10 @@ async def _ask_later(told: Told, fields: dict[str, Any], mode: str, body: dict[s
     async with openai.AsyncOpenAI(base_url=URL, api_key=KEY, max_retries=0) as client:
         answer = await client.chat.completions.create(**fields, stream=mode == "stream", extra_body=body)
         if mode != "stream":
-            told.add(answer)
+            told._add(answer)
             return
         async for chunk in answer:
-            told.add(chunk)
+            told._add(chunk)
 
 
 def _chat(kind: str, mode: str) -> None:
