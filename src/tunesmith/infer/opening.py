@@ -29,6 +29,7 @@ from tunesmith.infer.reward import RewardEngine
 from tunesmith.infer.sglang import open_sglang
 from tunesmith.infer.vllm import open_vllm
 from tunesmith.model.load import check_base_model, load_for_inference, model_options
+from tunesmith.model.lora_serving import serve_lora_directly
 from tunesmith.model.ragged import num_layers_of, ragged_problem
 from tunesmith.model.second_adapter import add_adapter
 from tunesmith.model.value_head import VALUE_HEAD, load_value_head
@@ -55,6 +56,7 @@ def _open_builtin(config: Config, located: Located, renderer: Renderer) -> Opene
         add_adapter(model, folder, name)
         names[name] = name
     model.eval().requires_grad_(False)
+    serve_lora_directly(model)
     lanes = Lanes(model, names)
     with lanes.acting(lanes.names[0]):
         problem = ragged_problem(base_model(model))
