@@ -25,26 +25,11 @@ import torch
 
 from tunesmith.errors import ModelError
 from tunesmith.infer.answer import Answer, Decoder
-from tunesmith.infer.engine import (
-    EngineBase,
-    EngineBusyError,
-    Event,
-    SamplingParams,
-    check_scored,
-    num_new_tokens,
-)
+from tunesmith.infer.engine import EngineBase, EngineBusyError, Event, SamplingParams, check_scored, num_new_tokens
 from tunesmith.infer.grammar import Grammars
 from tunesmith.infer.lanes import Lanes
 from tunesmith.infer.prefix import PrefixCache
-from tunesmith.model.ragged import (
-    Layout,
-    Piece,
-    SequenceCache,
-    lay_out,
-    num_layers_of,
-    run_hidden,
-    run_pieces,
-)
+from tunesmith.model.ragged import Layout, Piece, SequenceCache, lay_out, num_layers_of, run_hidden, run_pieces
 from tunesmith.model.rope import context_length
 
 _LOG = logging.getLogger(__name__)
@@ -58,7 +43,7 @@ class BatchLimits:
     Attributes:
         answer_rows: tokens of a pass that answers: so many answers share it.
         piece_tokens: prompts are cut at multiples of this.
-        reading_rows: tokens of a pass that reads prompts.
+        reading_rows: tokens of a pass that reads prompts; a multiple of `piece_tokens`.
         max_running: answers on their way at a time.
         max_waiting: requests that may wait; more are refused.
         max_cache_tokens: prompt and answer tokens of all running requests together.
@@ -66,7 +51,7 @@ class BatchLimits:
     """
 
     answer_rows: int = 16
-    piece_tokens: int = 64
+    piece_tokens: int = 32
     reading_rows: int = 128
     max_running: int = 64
     max_waiting: int = 256
@@ -264,47 +249,43 @@ class BatchEngine(EngineBase):
             if self._running and held > self.limits.max_cache_tokens:
                 return
             self._running.append(self._waiting.popleft())
-            # the last token of a prompt is always read: its scores are the first of the answer
-            request.num_read = self._prefixes.restore(request.keys, request.cache, len(request.prompt_ids) - 1)
-            self._sums["cached_tokens"] += request.num_read
             self._sums["prompt_tokens"] += len(request.prompt_ids)
 
     def _read_prompts(self) -> None:
         """One pass over pieces of prompts, of the lane whose request has waited longest."""
         reading = [request for request in self._running if request.is_reading]
-        if not reading:
-            return
-        lane = [request for request in reading if request.model == reading[0].model]
-        chosen, used = list[_Request](), 0
-        for request in lane:
-            end = self._piece_end(request)
-            if used + end - request.num_read > self.limits.reading_rows or len(chosen) == self.limits.answer_rows:
-                break
-            chosen.append(request)
-            used += end - request.num_read
-        self._guarded(chosen, self._read, self.limits.reading_rows)
+        planned, used = list[tuple[_Request, int, int]](), 0
+        for request in reading:
+            if request.model != reading[0].model or len(planned) >= self.limits.answer_rows:
+                continue
+            for start, end in self._pieces_to_read(request):
+                if used + end - start > self.limits.reading_rows:
+                    break
+                planned.append((request, start, end))
+                used += end - start
+        if planned:
+            self._guarded([request for request, _, _ in planned], partial(self._read, planned))
 
-    def _piece_end(self, request: _Request) -> int:
-        piece = self.limits.piece_tokens
-        return min((request.num_read // piece + 1) * piece, len(request.prompt_ids))
+    def _pieces_to_read(self, request: _Request) -> Iterator[tuple[int, int]]:
+        """First and end token of each piece that is still to be read; what is known already is taken first."""
+        if request.num_read == 0:
+            # the last token of a prompt is always read: its scores are the first of the answer
+            request.num_read = self._prefixes.restore(request.keys, request.cache, len(request.prompt_ids) - 1)
+            self._sums["cached_tokens"] += request.num_read
+        return _cut(request.num_read, len(request.prompt_ids), self.limits.piece_tokens)
 
-    def _read(self, requests: list[_Request], width: int) -> None:
-        starts = [request.num_read for request in requests]
-        ends = [self._piece_end(request) for request in requests]
-        pieces = [
-            Piece(request.cache, request.prompt_ids[start:end], start)
-            for request, start, end in zip(requests, starts, ends, strict=True)
-        ]
-        layout = lay_out(pieces, width)
-        whole = [end == len(request.prompt_ids) for request, end in zip(requests, ends, strict=True)]
+    def _read(self, planned: list[tuple[_Request, int, int]]) -> None:
+        pieces = [Piece(request.cache, request.prompt_ids[start:end], start) for request, start, end in planned]
+        layout = lay_out(pieces, self.limits.reading_rows)
+        whole = [end == len(request.prompt_ids) for request, _, end in planned]
         wanted = [bound[1] - 1 for bound, is_whole in zip(layout.bounds, whole, strict=True) if is_whole]
-        with self.lanes.acting(requests[0].model) as model:
+        with self.lanes.acting(planned[0][0].model) as model:
             logits_NV = run_pieces(model, layout, wanted, self.limits.answer_rows)
-        for request, start, end in zip(requests, starts, ends, strict=True):
+        for request, start, end in planned:
             request.num_read = end
             if end - start == self.limits.piece_tokens:
                 self._prefixes.keep(request.keys[start // self.limits.piece_tokens], request.cache, start)
-        done = [request for request, is_whole in zip(requests, whole, strict=True) if is_whole]
+        done = [request for (request, _, _), is_whole in zip(planned, whole, strict=True) if is_whole]
         self._give(done, logits_NV)
 
     def _answer(self) -> None:
@@ -313,9 +294,11 @@ class BatchEngine(EngineBase):
         for name in dict.fromkeys(request.model for request in answering):
             lane = [request for request in answering if request.model == name]
             for start in range(0, len(lane), self.limits.answer_rows):
-                self._guarded(lane[start : start + self.limits.answer_rows], self._step, self.limits.answer_rows)
+                together = lane[start : start + self.limits.answer_rows]
+                self._guarded(together, partial(self._step, together))
 
-    def _step(self, requests: list[_Request], width: int) -> None:
+    def _step(self, requests: list[_Request]) -> None:
+        width = self.limits.answer_rows
         pieces = [
             Piece(
                 request.cache,
@@ -338,14 +321,15 @@ class BatchEngine(EngineBase):
             if not request.cancelled.is_set():
                 request.deliver(piece)
 
-    def _guarded(self, requests: list[_Request], work: Callable[[list[_Request], int], None], width: int) -> None:
+    def _guarded(self, requests: list[_Request], work: Callable[[], None]) -> None:
         """Do a pass; what goes wrong in it ends the requests of the pass, and nothing else."""
         try:
-            work(requests, width)
+            work()
         except (RuntimeError, ValueError, IndexError, MemoryError, ModelError) as error:
             _LOG.warning("a pass failed: %s: %s", type(error).__name__, str(error).split("\n")[0])
-            self._sums["failed"] += len(requests)
-            for request in requests:
+            failed = list(dict.fromkeys(requests))
+            self._sums["failed"] += len(failed)
+            for request in failed:
                 self._remove(request)
                 request.deliver(error)
 
@@ -386,11 +370,20 @@ class BatchEngine(EngineBase):
         return torch.cat(parts)
 
     def _pieces_of(self, ids: tuple[int, ...]) -> Iterator[tuple[Layout, int, int]]:
-        """A text alone, cut as prompts are: each layout with the piece's first and end token."""
-        cache, piece = SequenceCache(self._num_layers), self.limits.piece_tokens
-        for start in range(0, len(ids), piece):
-            end = min(start + piece, len(ids))
-            yield lay_out([Piece(cache, ids[start:end], start)], self.limits.reading_rows), start, end
+        """A text alone, cut as prompts are: layouts, each with its first and its end token."""
+        cache, rows = SequenceCache(self._num_layers), self.limits.reading_rows
+        for start in range(0, len(ids), rows):
+            end = min(start + rows, len(ids))
+            cuts = _cut(start, end, self.limits.piece_tokens)
+            yield lay_out([Piece(cache, ids[first:last], first) for first, last in cuts], rows), start, end
+
+
+def _cut(start: int, end: int, piece_tokens: int) -> Iterator[tuple[int, int]]:
+    """Pieces of the tokens [start, end), cut at multiples of `piece_tokens`."""
+    while start < end:
+        stop = min((start // piece_tokens + 1) * piece_tokens, end)
+        yield start, stop
+        start = stop
 
 
 _SUMS = ("prompt_tokens", "cached_tokens", "answer_tokens", "answers", "cancelled", "failed")
