@@ -7,9 +7,18 @@ chat takes the training file; the export is the one-line form. The model is a ti
 from __future__ import annotations
 
 import json
+import os
+import signal
+import socket
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.tiny import tiny_model, tiny_tokenizer
@@ -111,11 +120,65 @@ def test_train_chat_and_export_as_the_tutorials_write_them(home: Path) -> None:
     assert by_training_file.stdout.strip()
     assert by_training_file.stdout == by_inference_file.stdout
 
+    question = {"model": "anything else is a 404", "messages": [{"role": "user", "content": "who are you?"}]}
+    for config in ("cust/train_llama3_lora_sft.yaml", "cust/inference.yaml"):
+        with _served(home, "api", config, "API_PORT", "/v1/models") as url:
+            question["model"] = json.loads(_fetch(f"{url}/v1/models"))["data"][0]["id"]
+            answer = json.loads(_fetch(f"{url}/v1/chat/completions", question | {"temperature": 0}))
+        assert answer["choices"][0]["message"]["content"].split() == by_training_file.stdout.split()
+    with _served(home, "webchat", "cust/inference.yaml", "GRADIO_SERVER_PORT", "/") as url:
+        assert b"gradio" in _fetch(url)
+
     _cli(home, "export", *EXPORT.split())
     proof = json.loads((home / "merged" / "proof.json").read_text())
     assert (home / "merged" / "model.safetensors").is_file()
     assert proof
     _assert_plain_libraries_answer_alike(home)
+
+
+@contextmanager
+def _served(home: Path, verb: str, config: str, port_variable: str, path: str) -> Iterator[str]:
+    """The address of a server that the tutorial's command has started; it is ended by its own process id."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(Path(sys.executable).parent / "llamafactory-cli"), verb, config]
+    environment = {**os.environ, port_variable: str(port)}
+    url = f"http://127.0.0.1:{port}"
+    with (
+        (home / f"{verb}.log").open("w") as log,
+        subprocess.Popen(
+            command, cwd=home, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+        ) as process,
+    ):
+        try:
+            deadline = time.monotonic() + 180
+            while not _answers(url + path):
+                assert process.poll() is None, (home / f"{verb}.log").read_text()
+                assert time.monotonic() < deadline, (home / f"{verb}.log").read_text()
+                time.sleep(0.3)
+            yield url
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+
+
+def _answers(url: str) -> bool:
+    try:
+        return bool(_fetch(url))
+    except (urllib.error.URLError, ConnectionError):
+        return False
+
+
+def _fetch(url: str, body: dict[str, Any] | None = None) -> bytes:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return bytes(response.read())
 
 
 def _assert_plain_libraries_answer_alike(home: Path) -> None:

@@ -10,6 +10,7 @@ Adapters that share a base are lanes: a pass serves one lane, and the lanes take
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 import time
@@ -115,6 +116,7 @@ class BatchEngine(EngineBase):
         self._closing = False
         self._thread = threading.Thread(target=self._work, name="tunesmith-engine", daemon=True)
         self._thread.start()
+        atexit.register(self.close)  # a thread that is cut off inside torch would abort the process
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -197,6 +199,7 @@ class BatchEngine(EngineBase):
             self._changed.notify()
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout=60)
+        atexit.unregister(self.close)
 
     # ---- below: only the engine's own thread, but for `do`
 

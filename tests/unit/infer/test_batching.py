@@ -334,3 +334,29 @@ def test_a_reward_model_gives_the_value_at_the_last_token_and_no_text(folder) ->
     with pytest.raises(ModelError, match="scores, not text"):
         engine.generate(PROMPTS[3], GREEDY)
     engine.close()
+
+
+LEAVING = """
+import sys
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from tunesmith.infer.batching import BatchEngine
+from tunesmith.infer.engine import SamplingParams
+from tunesmith.infer.lanes import Lanes
+from tunesmith.model.ragged import use_ragged_attention
+
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1]).eval()
+use_ragged_attention(model)
+engine = BatchEngine(Lanes(model, {"tiny": None}), AutoTokenizer.from_pretrained(sys.argv[1]))
+for number in range(40):
+    engine.submit([5, 6, number], SamplingParams(max_new_tokens=400), lambda event: None)
+next(engine.stream([5, 6, 7], SamplingParams(max_new_tokens=400)))
+"""
+
+
+def test_a_process_that_ends_in_the_middle_of_answers_ends_in_peace(folder) -> None:
+    """Unless it is closed before, the engine's thread is cut off inside torch, and the process aborts (SIGABRT)."""
+    import subprocess
+    import sys
+
+    done = subprocess.run([sys.executable, "-c", LEAVING, str(folder)], capture_output=True, text=True, check=False)
+    assert (done.returncode, "terminate" in done.stderr) == (0, False), done.stderr[-500:]
