@@ -11,7 +11,7 @@ import ctypes
 import sys
 
 _M_MMAP_THRESHOLD = -3  # <malloc.h>
-SEPARATE_BYTES = 1 << 20
+SEPARATE_BYTES = 1 << 19
 
 
 def keep_large_tensors_apart() -> bool:
