@@ -142,7 +142,7 @@ def test_chat_answers_on_the_quantized_base(project: Path, run: Path) -> None:
     lines = [f"model_name_or_path={project / 'model'}", f"adapter_name_or_path={run}", "template=chatml"]
     lines += ["do_sample=false", "max_new_tokens=6", "quantization_bit=4"]
     session = open_session(resolve(lines, verb="chat"))
-    assert is_quantized(session.engine.model)  # type: ignore[attr-defined]
+    assert is_quantized(session.engine.lanes.model)  # type: ignore[attr-defined]
     prompt = session.renderer.prompt([Message("user", "Who are you?")])
     answer = session.engine.generate(prompt, sampling_from_config(session.config, session.renderer.stop_ids))
     assert 0 < len(answer.token_ids) <= 6

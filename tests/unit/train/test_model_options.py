@@ -59,7 +59,7 @@ def test_rope_scaling_that_is_not_needed_changes_nothing_and_is_said(project: Pa
     assert "rope_scaling: yarn is not applied: cutoff_len 512 fits" in _log(run)
     argv = [str(run / "run.yaml"), "template=chatml"]
     session = open_session(resolve(argv, verb="chat"))
-    assert session.engine.model.config.max_position_embeddings == 512  # type: ignore[attr-defined]
+    assert session.engine.lanes.model.config.max_position_embeddings == 512  # type: ignore[attr-defined]
 
 
 def test_a_stretched_adapter_is_chatted_with_and_exported_as_trained_without_the_key(project: Path) -> None:
@@ -69,7 +69,7 @@ def test_a_stretched_adapter_is_chatted_with_and_exported_as_trained_without_the
     named = [f"model_name_or_path={project / 'model'}", f"adapter_name_or_path={run}", "template=chatml"]
     session = open_session(resolve(named, verb="chat"))
     assert any("as the adapter" in note and "yarn by 3" in note for note in session.notes)
-    inner = session.engine.model.get_base_model()  # type: ignore[attr-defined]
+    inner = session.engine.lanes.model.get_base_model()  # type: ignore[attr-defined]
     target = project / "exported"
     assert export(resolve([*named, f"export_dir={target}"], verb="export")) == 0
     written = load_plain_model(target, torch.float32, "cpu")
@@ -77,7 +77,7 @@ def test_a_stretched_adapter_is_chatted_with_and_exported_as_trained_without_the
     assert written.config.max_position_embeddings == 1536
     again = open_session(
         resolve([f"model_name_or_path={target}", "rope_scaling=yarn", "template=chatml"], verb="chat")
-    ).engine.model  # type: ignore[attr-defined]
+    ).engine.lanes.model  # type: ignore[attr-defined]
     assert again.config.max_position_embeddings == 1536, "the key must not stretch an exported model once more"
 
 
@@ -87,7 +87,7 @@ def test_a_fully_trained_stretched_model_is_not_stretched_again_by_its_own_file(
     assert saved["max_position_embeddings"] == 1024
     assert saved["rope_parameters"]["factor"] == 2.0
     session = open_session(resolve([str(run / "run.yaml")], verb="chat"))
-    assert session.engine.model.config.max_position_embeddings == 1024  # type: ignore[attr-defined]
+    assert session.engine.lanes.model.config.max_position_embeddings == 1024  # type: ignore[attr-defined]
     assert any("are used as trained: yarn by 2" in note for note in session.notes)
 
 
@@ -171,7 +171,7 @@ def test_a_run_from_scratch_resumes_from_its_checkpoint(project: Path) -> None:
     run_training(project, "scratch-parts", max_steps=2, **settings)
     assert _distance(run_training(project, "scratch-parts", max_steps=4, **settings), whole) == 0
     session = open_session(resolve([str(whole / "run.yaml")], verb="chat"))
-    trained = session.engine.model.state_dict()["model.norm.weight"]  # type: ignore[attr-defined]
+    trained = session.engine.lanes.model.state_dict()["model.norm.weight"]  # type: ignore[attr-defined]
     assert torch.equal(trained, weights(whole)["model.norm.weight"])
 
 
