@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from tunesmith.infer.llamacpp_native import library
 from tunesmith.infer.locate import Located
 from tunesmith.model.value_head import VALUE_HEAD
 from tunesmith.render import Renderer
+from tunesmith.types import Message
 
 _REPLACED = (".safetensors", ".safetensors.index.json")
 _REPLACED_NAMES = ("config.json", "generation_config.json")
@@ -51,7 +54,10 @@ def write_gguf(config: Config, located: Located, renderer: Renderer, part: Path,
         raise ExportError("a reward model cannot be written as GGUF", why="Its value head would be lost.")
     base = model_folder(config)
     name = Path(config.export_dir or "model").name
-    files = write_types(part, part, config.export_gguf_type, WIDE[config.infer_dtype], name=name, base=base)
+    prompt = renderer.prompt([Message("user", "?")])
+    starts_with_bos = renderer.tokenizer.bos_token_id is not None and prompt[0] == renderer.tokenizer.bos_token_id
+    write = partial(convert_model, name=name, base=base, starts_with_bos=starts_with_bos)
+    files = write_types(part, part, config.export_gguf_type, WIDE[config.infer_dtype], write)
     _say("proving: reloading the GGUF files in llama.cpp")
     task = make_gguf_task(config, located, renderer, files, compute_dtype=proof["compute_dtype"])
     measured = run_gguf_proof(task, part)
@@ -63,12 +69,13 @@ def write_gguf(config: Config, located: Located, renderer: Renderer, part: Path,
 
 
 def write_types(
-    source: Path, folder: Path, types: tuple[str, ...], wide: str, *, name: str, base: Path | None
+    source: Path, folder: Path, types: tuple[str, ...], wide: str, write: Callable[[Path, Path, str], None]
 ) -> list[str]:
     """Write one file per type to `folder`; returns their names.
 
     Args:
         source: the merged model. wide: the type that holds its weights without loss, from which K-quants are made.
+        write: converts a model folder to a file of a type (`convert_model`).
     """
     files = []
     with tempfile.TemporaryDirectory(prefix=".gguf-", dir=folder) as scratch:
@@ -78,10 +85,10 @@ def write_types(
             if type_name in K_TYPES:
                 unrounded = Path(scratch) / f"{wide}.gguf"
                 if not unrounded.is_file():
-                    convert_model(source, unrounded, wide, name=name, base=base)
+                    write(source, unrounded, wide)
                 quantize_file(unrounded, out, type_name)
             else:
-                convert_model(source, out, type_name, name=name, base=base)
+                write(source, out, type_name)
             files.append(out.name)
     return files
 

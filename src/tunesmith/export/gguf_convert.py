@@ -48,7 +48,9 @@ def conversion_tools(environ: Mapping[str, str] = os.environ) -> Path:
     return folder
 
 
-def convert_model(folder: Path, out: Path, dtype: str, *, name: str, base: Path | None = None) -> None:
+def convert_model(
+    folder: Path, out: Path, dtype: str, *, name: str, base: Path | None = None, starts_with_bos: bool | None = None
+) -> None:
     """Write the model in `folder` to the file `out`.
 
     Args:
@@ -56,12 +58,16 @@ def convert_model(folder: Path, out: Path, dtype: str, *, name: str, base: Path 
         dtype: f32, f16, bf16 or q8_0.
         name: what the file calls the model.
         base: folder of the model that was tuned, for its tokenizer.model.
+        starts_with_bos: whether prompts begin with the begin token; programs that put one in front by themselves read
+            it in the file. None leaves what the tokenizer says.
 
     Raises: ExportError: the family or its tokenizer is unknown to llama.cpp, or the disk is full.
     """
     with tempfile.TemporaryDirectory(prefix="tunesmith-gguf-") as scratch:
         source = Path(scratch) / name
         _link(folder, source)
+        if starts_with_bos is not None:
+            _say_beginning(source / "tokenizer_config.json", starts_with_bos)
         if is_sentencepiece(folder):
             _complete_sentencepiece(source, folder, base)
         _run(MODEL_SCRIPT, folder, [str(source), "--outfile", str(out), "--outtype", dtype], Path(scratch))
@@ -113,6 +119,13 @@ def _link(folder: Path, source: Path) -> None:
     for path in folder.iterdir():
         if path.is_file() and path.suffix in (".json", ".safetensors", ".model", ".jinja", ".txt"):
             (source / path.name).symlink_to(path.resolve())
+
+
+def _say_beginning(file: Path, starts_with_bos: bool) -> None:
+    """Replace the link to the tokenizer's settings by a copy that says how prompts begin."""
+    settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    file.unlink(missing_ok=True)
+    file.write_text(json.dumps(settings | {"add_bos_token": starts_with_bos}), encoding="utf-8")
 
 
 def _complete_sentencepiece(source: Path, folder: Path, base: Path | None) -> None:
