@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import count
 from typing import Any, TypeVar
 
 import torch
@@ -64,7 +63,6 @@ class BatchLimits:
 class _Request:
     """A request from its arrival to its last token; it is its own ticket."""
 
-    number: int
     model: str
     prompt_ids: tuple[int, ...]
     answer: Answer
@@ -107,7 +105,6 @@ class BatchEngine(EngineBase):
         self._context_length = context_length(lanes.model.config)
         self._num_layers = num_layers_of(lanes.model.config)
         self._prefixes = PrefixCache(self.limits.piece_tokens, self.limits.prefix_bytes)
-        self._numbers = count()
         self._waiting: deque[_Request] = deque()
         self._jobs: deque[Callable[[], None]] = deque()
         self._running: list[_Request] = []
@@ -142,7 +139,6 @@ class BatchEngine(EngineBase):
             raise ModelError(f"the prompt has {len(prompt_ids)} tokens, memory holds {self.limits.max_cache_tokens}")
         room = min(room, self.limits.max_cache_tokens - len(prompt_ids))
         request = _Request(
-            number=next(self._numbers),
             model=name,
             prompt_ids=tuple(prompt_ids),
             answer=Answer(prompt_ids, params, room, self._decoder, self._grammars),
@@ -209,9 +205,14 @@ class BatchEngine(EngineBase):
 
         def run() -> None:
             try:
+                if self._closing:
+                    raise ModelError("the engine is closed")
                 result.set_result(job())
             except (ModelError, RuntimeError, ValueError) as error:
                 result.set_exception(error)
+            finally:
+                if not result.done():
+                    result.set_exception(ModelError("the engine has failed; its thread has ended"))
 
         with self._changed:
             if self._closing:
@@ -221,12 +222,18 @@ class BatchEngine(EngineBase):
         return result.result()
 
     def _work(self) -> None:
+        try:
+            self._go_round()
+        finally:  # a fault of the engine's own too: nobody is left waiting
+            self._end_all()
+
+    def _go_round(self) -> None:
         while True:
             with self._changed:
                 while not (self._waiting or self._running or self._jobs or self._closing):
                     self._changed.wait()
                 if self._closing:
-                    break
+                    return
                 jobs = [self._jobs.popleft() for _ in range(len(self._jobs))]
                 self._drop_cancelled()
                 self._admit()
@@ -234,7 +241,6 @@ class BatchEngine(EngineBase):
                 job()
             self._read_prompts()
             self._answer()
-        self._end_all()
 
     def _drop_cancelled(self) -> None:
         gone = [r for r in (*self._waiting, *self._running) if r.cancelled.is_set()]
@@ -316,7 +322,11 @@ class BatchEngine(EngineBase):
 
     def _give(self, requests: Iterable[_Request], logits_NV: Any) -> None:
         for request, logits_V in zip(requests, logits_NV, strict=True):
-            piece = request.answer.take(logits_V)
+            try:
+                piece = request.answer.take(logits_V)
+            except PASS_ERRORS as error:  # its own form failed, say: the others of the pass go on
+                self._fail(request, error)
+                continue
             self._sums["answer_tokens"] += 1
             if piece.finish_reason is not None:
                 self._sums["answers"] += 1
@@ -328,13 +338,15 @@ class BatchEngine(EngineBase):
         """Do a pass; what goes wrong in it ends the requests of the pass, and nothing else."""
         try:
             work()
-        except (RuntimeError, ValueError, IndexError, MemoryError, ModelError) as error:
+        except PASS_ERRORS as error:
             _LOG.warning("a pass failed: %s: %s", type(error).__name__, str(error).split("\n")[0])
-            failed = list(dict.fromkeys(requests))
-            self._sums["failed"] += len(failed)
-            for request in failed:
-                self._remove(request)
-                request.deliver(error)
+            for request in dict.fromkeys(requests):
+                self._fail(request, error)
+
+    def _fail(self, request: _Request, error: Exception) -> None:
+        self._sums["failed"] += 1
+        self._remove(request)
+        request.deliver(error)
 
     def _remove(self, request: _Request) -> None:
         with self._changed:
@@ -342,8 +354,12 @@ class BatchEngine(EngineBase):
 
     def _end_all(self) -> None:
         with self._changed:
+            self._closing = True
             left = [*self._running, *self._waiting]
             self._running, self._waiting = [], deque()
+            jobs, self._jobs = self._jobs, deque()
+        for job in jobs:
+            job()  # says that the engine is closed
         for request in left:
             request.deliver(ModelError("the engine was closed before the answer was whole"))
 
@@ -389,4 +405,6 @@ def _cut(start: int, end: int, piece_tokens: int) -> Iterator[tuple[int, int]]:
         start = stop
 
 
+PASS_ERRORS = (RuntimeError, ValueError, IndexError, MemoryError, ModelError)
+"""What can go wrong for one pass without the engine being at fault."""
 _SUMS = ("prompt_tokens", "cached_tokens", "answer_tokens", "answers", "cancelled", "failed")

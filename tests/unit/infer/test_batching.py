@@ -254,6 +254,25 @@ def test_a_pass_that_fails_ends_its_requests_with_the_error_and_the_engine_goes_
     assert engine.figures()["failed_total"] == 1
 
 
+def test_an_answer_that_fails_on_its_own_leaves_the_others_of_its_pass_alone(engine: BatchEngine, monkeypatch) -> None:
+    from tunesmith.infer import answer
+
+    expected = engine.generate(PROMPTS[1], GREEDY)
+    choose = answer.Answer._choose
+
+    def failing(self, logits_V):
+        if self.params.seed == 13:
+            raise ModelError("its form failed")
+        return choose(self, logits_V)
+
+    monkeypatch.setattr(answer.Answer, "_choose", failing)
+    others = [engine.stream(PROMPTS[1], GREEDY) for _ in range(2)]
+    with pytest.raises(ModelError, match="its form failed"):
+        engine.generate(PROMPTS[0], replace(GREEDY, seed=13))
+    assert ["".join(piece.text for piece in other) for other in others] == [expected.text] * 2
+    assert engine.figures()["failed_total"] == 1
+
+
 def test_closing_the_engine_ends_what_is_running_with_an_error(folder) -> None:
     engine = make_engine(folder)
     stream = engine.stream(PROMPTS[0], replace(GREEDY, max_new_tokens=400))

@@ -282,7 +282,7 @@ def test_an_answer_of_the_client_library_can_be_sent_back(plain: Served) -> None
         "tool_calls": None,
         "reasoning_content": "hm",
     }
-    prompt_of(plain, [{"role": "user", "content": "a"}, answer, {"role": "user", "content": "b"}])
+    assert "Hi" in prompt_of(plain, [{"role": "user", "content": "a"}, answer, {"role": "user", "content": "b"}])
 
 
 def test_harmless_fields_change_nothing(plain: Served) -> None:
