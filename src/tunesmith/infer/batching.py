@@ -17,7 +17,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
@@ -29,63 +28,12 @@ from tunesmith.infer.engine import EngineBase, EngineBusyError, Event, SamplingP
 from tunesmith.infer.grammar import Grammars
 from tunesmith.infer.lanes import Lanes
 from tunesmith.infer.prefix import PrefixCache
+from tunesmith.infer.request import BatchLimits, Request
 from tunesmith.model.ragged import Layout, Piece, SequenceCache, lay_out, num_layers_of, run_hidden, run_pieces
 from tunesmith.model.rope import context_length
 
 _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class BatchLimits:
-    """Sizes of the engine; those of passes are part of how numbers round.
-
-    Attributes:
-        answer_rows: tokens of a pass that answers: so many answers share it.
-        piece_tokens: prompts are cut at multiples of this.
-        reading_rows: tokens of a pass that reads prompts; a multiple of `piece_tokens`.
-        max_running: answers on their way at a time.
-        max_waiting: requests that may wait; more are refused.
-        max_cache_tokens: prompt and answer tokens of all running requests together.
-        prefix_bytes: memory for beginnings of prompts.
-    """
-
-    answer_rows: int = 16
-    piece_tokens: int = 32
-    reading_rows: int = 128
-    max_running: int = 64
-    max_waiting: int = 256
-    max_cache_tokens: int = 1 << 20
-    prefix_bytes: int = 1 << 28
-
-
-@dataclass(slots=True, eq=False)
-class _Request:
-    """A request from its arrival to its last token; it is its own ticket."""
-
-    model: str
-    prompt_ids: tuple[int, ...]
-    answer: Answer
-    room: int
-    deliver: Callable[[Event], None]
-    arrived: float
-    cache: SequenceCache
-    keys: list[bytes]
-    num_read: int = 0
-    cancelled: threading.Event = field(default_factory=threading.Event)
-
-    def cancel(self) -> None:
-        """See `Ticket.cancel`."""
-        self.cancelled.set()
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens that it may come to hold."""
-        return len(self.prompt_ids) + self.room
-
-    @property
-    def is_reading(self) -> bool:
-        return self.num_read < len(self.prompt_ids)
 
 
 class BatchEngine(EngineBase):
@@ -105,9 +53,9 @@ class BatchEngine(EngineBase):
         self._context_length = context_length(lanes.model.config)
         self._num_layers = num_layers_of(lanes.model.config)
         self._prefixes = PrefixCache(self.limits.piece_tokens, self.limits.prefix_bytes)
-        self._waiting: deque[_Request] = deque()
+        self._waiting: deque[Request] = deque()
         self._jobs: deque[Callable[[], None]] = deque()
-        self._running: list[_Request] = []
+        self._running: list[Request] = []
         self._sums: Counter[str] = Counter()
         self._changed = threading.Condition()
         self._closing = False
@@ -131,14 +79,14 @@ class BatchEngine(EngineBase):
         params: SamplingParams,
         deliver: Callable[[Event], None],
         model: str | None = None,
-    ) -> _Request:
+    ) -> Request:
         """See `Engine.submit`."""
         name = self.lanes.check(model)
         room = num_new_tokens(len(prompt_ids), params, self._context_length)
         if len(prompt_ids) > self.limits.max_cache_tokens:
             raise ModelError(f"the prompt has {len(prompt_ids)} tokens, memory holds {self.limits.max_cache_tokens}")
         room = min(room, self.limits.max_cache_tokens - len(prompt_ids))
-        request = _Request(
+        request = Request(
             model=name,
             prompt_ids=tuple(prompt_ids),
             answer=Answer(prompt_ids, params, room, self._decoder, self._grammars),
@@ -263,7 +211,7 @@ class BatchEngine(EngineBase):
     def _read_prompts(self) -> None:
         """One pass over pieces of prompts, of the lane whose request has waited longest."""
         reading = [request for request in self._running if request.is_reading]
-        planned, used = list[tuple[_Request, int, int]](), 0
+        planned, used = list[tuple[Request, int, int]](), 0
         for request in reading:
             if request.model != reading[0].model or len(planned) >= self.limits.answer_rows:
                 continue
@@ -275,7 +223,7 @@ class BatchEngine(EngineBase):
         if planned:
             self._guarded([request for request, _, _ in planned], partial(self._read, planned))
 
-    def _pieces_to_read(self, request: _Request) -> Iterator[tuple[int, int]]:
+    def _pieces_to_read(self, request: Request) -> Iterator[tuple[int, int]]:
         """First and end token of each piece that is still to be read; what is known already is taken first."""
         if request.num_read == 0:
             # the last token of a prompt is always read: its scores are the first of the answer
@@ -283,7 +231,7 @@ class BatchEngine(EngineBase):
             self._sums["cached_tokens"] += request.num_read
         return _cut(request.num_read, len(request.prompt_ids), self.limits.piece_tokens)
 
-    def _read(self, planned: list[tuple[_Request, int, int]]) -> None:
+    def _read(self, planned: list[tuple[Request, int, int]]) -> None:
         pieces = [Piece(request.cache, request.prompt_ids[start:end], start) for request, start, end in planned]
         layout = lay_out(pieces, self.limits.reading_rows)
         whole = [end == len(request.prompt_ids) for request, _, end in planned]
@@ -298,7 +246,7 @@ class BatchEngine(EngineBase):
         self._give(done, logits_NV)
 
     def _answer(self) -> None:
-        """The next token of every answer: passes of one lane each, as many as it takes."""
+        """The next tokens of every answer: passes of one lane each, as many as it takes."""
         answering = [request for request in self._running if not request.is_reading]
         for name in dict.fromkeys(request.model for request in answering):
             lane = [request for request in answering if request.model == name]
@@ -306,21 +254,34 @@ class BatchEngine(EngineBase):
                 together = lane[start : start + self.limits.answer_rows]
                 self._guarded(together, partial(self._step, together))
 
-    def _step(self, requests: list[_Request]) -> None:
+    def _step(self, requests: list[Request]) -> None:
+        """One pass for some answers; rows that they leave free are given guesses of what comes after."""
         width = self.limits.answer_rows
-        pieces = [
-            Piece(
-                request.cache,
-                request.answer.token_ids[-1:],
-                len(request.prompt_ids) + len(request.answer.token_ids) - 1,
-            )
-            for request in requests
-        ]
+        num_guesses = min(width // len(requests) - 1, self.limits.max_guesses)
+        pieces = [request.pieces(num_guesses) for request in requests]
+        layout = lay_out([piece for own in pieces for piece in own], width)
         with self.lanes.acting(requests[0].model) as model:
-            logits_NV = run_pieces(model, lay_out(pieces, width), range(len(requests)), width)
-        self._give(requests, logits_NV)
+            logits_NV = run_pieces(model, layout, range(len(layout.pieces)), width)
+        end = 0
+        for request, own in zip(requests, pieces, strict=True):
+            end += len(own)
+            self._take_while_guessed(request, own, logits_NV[end - len(own) : end])
 
-    def _give(self, requests: Iterable[_Request], logits_NV: Any) -> None:
+    def _take_while_guessed(self, request: Request, pieces: list[Piece], logits_NV: torch.Tensor) -> None:
+        """Tokens of the answer, as long as the one that was chosen is the one that the next row guessed."""
+        num_before = len(request.answer.token_ids)
+        for piece, logits_V in zip(pieces, logits_NV, strict=True):
+            is_over = request not in self._running or request.cancelled.is_set()
+            if is_over or piece.ids[0] != request.answer.token_ids[-1]:
+                break
+            request.cache.length = piece.start + 1
+            self._give([request], [logits_V])
+        for token_id in request.answer.token_ids[num_before:]:
+            request.guesses.add(token_id)
+        self._sums["guessed_tokens"] += len(pieces) - 1
+        self._sums["guessed_right_tokens"] += max(len(request.answer.token_ids) - num_before - 1, 0)
+
+    def _give(self, requests: Iterable[Request], logits_NV: Any) -> None:
         for request, logits_V in zip(requests, logits_NV, strict=True):
             try:
                 piece = request.answer.take(logits_V)
@@ -334,7 +295,7 @@ class BatchEngine(EngineBase):
             if not request.cancelled.is_set():
                 request.deliver(piece)
 
-    def _guarded(self, requests: list[_Request], work: Callable[[], None]) -> None:
+    def _guarded(self, requests: list[Request], work: Callable[[], None]) -> None:
         """Do a pass; what goes wrong in it ends the requests of the pass, and nothing else."""
         try:
             work()
@@ -343,12 +304,12 @@ class BatchEngine(EngineBase):
             for request in dict.fromkeys(requests):
                 self._fail(request, error)
 
-    def _fail(self, request: _Request, error: Exception) -> None:
+    def _fail(self, request: Request, error: Exception) -> None:
         self._sums["failed"] += 1
         self._remove(request)
         request.deliver(error)
 
-    def _remove(self, request: _Request) -> None:
+    def _remove(self, request: Request) -> None:
         with self._changed:
             self._running = [other for other in self._running if other is not request]
 
@@ -407,4 +368,13 @@ def _cut(start: int, end: int, piece_tokens: int) -> Iterator[tuple[int, int]]:
 
 PASS_ERRORS = (RuntimeError, ValueError, IndexError, MemoryError, ModelError)
 """What can go wrong for one pass without the engine being at fault."""
-_SUMS = ("prompt_tokens", "cached_tokens", "answer_tokens", "answers", "cancelled", "failed")
+_SUMS = (
+    "prompt_tokens",
+    "cached_tokens",
+    "answer_tokens",
+    "guessed_tokens",
+    "guessed_right_tokens",
+    "answers",
+    "cancelled",
+    "failed",
+)

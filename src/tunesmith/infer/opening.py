@@ -17,21 +17,22 @@ import torch
 
 from tunesmith.config import Config
 from tunesmith.errors import ModelError
-from tunesmith.infer.allocation import keep_large_tensors_apart
 from tunesmith.infer.batch import base_model
-from tunesmith.infer.batching import BatchEngine, BatchLimits
+from tunesmith.infer.batching import BatchEngine
 from tunesmith.infer.engine import Engine
 from tunesmith.infer.hf import HFEngine
 from tunesmith.infer.lanes import Lanes
 from tunesmith.infer.locate import Located
+from tunesmith.infer.machine import give_back_threads, keep_large_tensors_apart
 from tunesmith.infer.names import PEFT_NAME, base_name, served_adapters, tuned_name
+from tunesmith.infer.request import BatchLimits
 from tunesmith.infer.reward import RewardEngine
 from tunesmith.infer.sglang import open_sglang
 from tunesmith.infer.vllm import open_vllm
 from tunesmith.model.load import check_base_model, load_for_inference, model_options
-from tunesmith.model.lora_serving import serve_lora_directly
 from tunesmith.model.ragged import num_layers_of, ragged_problem
 from tunesmith.model.second_adapter import add_adapter
+from tunesmith.model.serving_layers import serve_directly
 from tunesmith.model.value_head import VALUE_HEAD, load_value_head
 from tunesmith.render import Renderer
 
@@ -56,10 +57,11 @@ def _open_builtin(config: Config, located: Located, renderer: Renderer) -> Opene
         add_adapter(model, folder, name)
         names[name] = name
     model.eval().requires_grad_(False)
-    serve_lora_directly(model)
+    serve_directly(model)
     lanes = Lanes(model, names)
     with lanes.acting(lanes.names[0]):
         problem = ragged_problem(base_model(model))
+    give_back_threads()  # engines compute in a thread of their own
     head = Path(located.adapters[-1] if located.adapters else located.model).expanduser() / VALUE_HEAD
     if head.is_file() and config.stage == "rm":
         return _reward_engine(lanes, renderer, head.parent, problem), notes

@@ -9,9 +9,10 @@ from typing import Any, NoReturn
 import torch
 
 from tunesmith.errors import ModelError
-from tunesmith.infer.batching import BatchEngine, BatchLimits
+from tunesmith.infer.batching import BatchEngine
 from tunesmith.infer.engine import Event, SamplingParams, check_scored
 from tunesmith.infer.lanes import Lanes
+from tunesmith.infer.request import BatchLimits
 from tunesmith.model.value_head import ValueHead
 
 

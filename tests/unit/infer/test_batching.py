@@ -13,11 +13,14 @@ from tests.tiny import tiny_adapter, tiny_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from tunesmith.errors import ConfigError, ModelError
-from tunesmith.infer.batching import BatchEngine, BatchLimits
+from tunesmith.infer import batching
+from tunesmith.infer.batching import BatchEngine
+from tunesmith.infer.draft import Guesses
 from tunesmith.infer.engine import Completion, EngineBusyError, Event, Grammar, SamplingParams, StreamPiece
 from tunesmith.infer.hf import HFEngine
 from tunesmith.infer.lanes import Lanes
-from tunesmith.model.ragged import ragged_problem, use_ragged_attention
+from tunesmith.infer.request import BatchLimits
+from tunesmith.model.ragged import ragged_problem, run_pieces, use_ragged_attention
 
 GREEDY = SamplingParams(do_sample=False, max_new_tokens=16)
 SAMPLED = SamplingParams(temperature=1.3, top_k=0, top_p=0.95, max_new_tokens=16, seed=7)
@@ -85,6 +88,66 @@ def test_in_bf16_an_answer_has_the_same_tokens_and_scores_to_the_bit_alone_and_i
         with_scores.append(events)
         engine.close()
     assert with_scores[0] == with_scores[1]
+
+
+@pytest.mark.parametrize(
+    ("params", "repeats"),
+    [
+        (GREEDY, True),
+        (SAMPLED, False),
+        (replace(GREEDY, repetition_penalty=1.1), True),
+        (replace(SAMPLED, top_k=2, stop_ids=(2, 3, 4)), True),
+    ],
+    ids=["greedy", "sampled", "penalised", "few choices"],
+)
+def test_guesses_of_spare_rows_change_no_bit_of_any_answer(folder, params, repeats: bool) -> None:
+    params = replace(params, max_new_tokens=60, num_logprobs=2)
+    repeating = [(*prompt, *prompt, *prompt) for prompt in PROMPTS]
+    answers, figures = [], []
+    for max_guesses in (0, 3):
+        engine = make_engine(folder, replace(SMALL, max_guesses=max_guesses))
+        answers.append([list(engine.stream(prompt, params)) for prompt in repeating])
+        figures.append(engine.figures())
+        engine.close()
+    assert answers[0] == answers[1]
+    assert figures[0]["guessed_tokens_total"] == 0
+    assert figures[0]["answer_tokens_total"] == figures[1]["answer_tokens_total"]
+    assert figures[1]["guessed_tokens_total"] > 0
+    assert repeats <= figures[1]["guessed_right_tokens_total"] < figures[1]["guessed_tokens_total"]
+
+
+def test_guesses_fill_the_rows_that_answers_leave_free_and_no_others(folder, monkeypatch) -> None:
+    widths = []
+
+    def watched(model, layout, wanted, num_rows):
+        if num_rows == layout.width:  # a pass that answers
+            widths.append([piece.start for piece in layout.pieces])
+        return run_pieces(model, layout, wanted, num_rows)
+
+    monkeypatch.setattr(batching, "run_pieces", watched)
+    engine = make_engine(folder, replace(SMALL, reading_rows=32))
+    engine.generate(PROMPTS[0] * 3, replace(GREEDY, max_new_tokens=40))
+    alone = list(widths)
+    widths.clear()
+    ask_all(engine, [PROMPTS[0] * 3] * 3, replace(GREEDY, max_new_tokens=40))
+    engine.close()
+    assert max(map(len, alone)) == 4  # one token and three guesses, one after the other
+    assert all(starts == list(range(starts[0], starts[0] + len(starts))) for starts in alone)
+    assert max(starts[-1] for starts in alone) < 15 + 40  # never past what the answer may have
+    assert max(map(len, widths)) <= 4
+
+
+def test_what_followed_the_last_two_tokens_before_is_the_guess() -> None:
+    guesses = Guesses([1, 2, 3, 4, 1, 2])
+    assert guesses.next(4) == [3, 4, 1, 2]
+    assert guesses.next(1) == [3]
+    assert guesses.next(-1) == []
+    guesses.add(9)
+    assert guesses.next(4) == []  # (2, 9) is new
+    for token_id in (1, 2):
+        guesses.add(token_id)
+    assert guesses.next(2) == [9, 1]  # what followed last
+    assert Guesses([7]).next(3) == []
 
 
 def test_in_fp32_greedy_answers_equal_those_of_the_plain_engine(folder) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +18,9 @@ import httpx
 import pytest
 from tests.tiny import tiny_model
 from tests.unit.serve.served import error_of, served
+
+from tunesmith.serve.openai.server import bind
+from tunesmith.serve.openai.settings import Settings
 
 READY = re.compile(r"^serving (.*) on (http://\S+)/v1$")
 
@@ -125,3 +130,25 @@ def test_bodies_cut_anywhere_are_told() -> None:
         for end in range(len(body)):
             headers = {"Content-Type": "application/json"}
             error_of(server.client.post("/v1/chat/completions", content=body[:end], headers=headers), 400)
+
+
+def test_no_piece_of_a_stream_waits_for_the_client_to_acknowledge_the_one_before() -> None:
+    """asyncio switches Nagle's delay off on sockets that say they are TCP; a plain `socket.socket()` does not."""
+    bound, found = bind(Settings(port=0)), []
+
+    class Looks(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            connection = transport.get_extra_info("socket")
+            found.append(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            transport.close()
+
+    async def accept_one() -> None:
+        server = await asyncio.get_running_loop().create_server(Looks, sock=bound)
+        _, writer = await asyncio.open_connection(*bound.getsockname())
+        while not found:
+            await asyncio.sleep(0.01)
+        writer.close()
+        server.close()
+
+    asyncio.run(asyncio.wait_for(accept_one(), 10))
+    assert found[0] != 0

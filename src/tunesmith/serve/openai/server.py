@@ -60,7 +60,7 @@ class Server(uvicorn.Server):
 def bind(settings: Settings) -> socket.socket:
     """A socket bound to the address. Raises: ConfigError when that is not possible."""
     is_v6 = ":" in settings.host
-    bound = socket.socket(socket.AF_INET6 if is_v6 else socket.AF_INET)
+    bound = socket.socket(socket.AF_INET6 if is_v6 else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((settings.host.strip("[]"), settings.port))
