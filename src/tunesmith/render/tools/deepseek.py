@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from tunesmith.errors import DataError
 from tunesmith.render.tools.base import Functions, arguments_of, json_text, read_json
+from tunesmith.render.tools.grammar import CallRules, object_schema
 from tunesmith.render.tools.parameters import Block
 from tunesmith.types import ToolCall, ToolSpec
 
@@ -60,3 +61,16 @@ class DeepSeek(Block):
             calls.append(ToolCall(begin[1], json_text(value[0])))
             at = end.end()
         return tuple(calls) if not block[at:].strip() else ()
+
+    def call_rules(self, functions: Functions, *, many: bool) -> CallRules:
+        """See `ToolFormat.call_rules`."""
+        forms = tuple(
+            (
+                f"<｜tool▁call▁begin｜>function<｜tool▁sep｜>{name}\n```json\n",
+                object_schema(parameters),
+                "\n```<｜tool▁call▁end｜>",
+            )
+            for name, parameters in functions.items()
+        )
+        separator = "\n" if many else None
+        return CallRules(forms, opening=self.opening, separator=separator, closing=self.closing, trigger=self.opening)

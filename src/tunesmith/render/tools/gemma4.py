@@ -11,8 +11,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tunesmith.render.tools.arguments import FREE_NAME, are_names, kinds_of, text_choices
 from tunesmith.render.tools.base import Functions, arguments_of, json_text
+from tunesmith.render.tools.grammar import CallRules
 from tunesmith.render.tools.parameters import Block
+from tunesmith.render.tools.pieces import AnyValue, Form, OneOf, Pattern, Piece, Repeated, Row, Until
 from tunesmith.types import ToolCall, ToolSpec
 
 _QUOTE = '<|"|>'
@@ -53,6 +56,55 @@ class Gemma4(Block):
         except (ValueError, IndexError, RecursionError):
             return ()
         return (ToolCall(found[1], json_text(value)),) if end == len(found[2]) and isinstance(value, dict) else ()
+
+    def call_rules(self, functions: Functions, *, many: bool) -> CallRules | None:
+        """See `ToolFormat.call_rules`."""
+        if not all(are_names(parameters, r"[^\s:,{}\[\]]+") for parameters in functions.values()):
+            return None
+        forms = tuple(
+            (f"{self.opening}call:{name}{{", *_pairs_form(parameters), f"}}{self.closing}")
+            for name, parameters in functions.items()
+        )
+        return CallRules(forms, separator="" if many else None, trigger=self.opening)
+
+
+_NUMBER = Pattern(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
+_TEXT: Form = (_QUOTE, Until(_QUOTE))
+_PLAIN: dict[str, Form] = {
+    "string": _TEXT,
+    "number": (_NUMBER,),
+    "integer": (Pattern(r"-?(0|[1-9][0-9]*)"),),
+    "boolean": (OneOf((("true",), ("false",))),),
+    "null": ("None",),
+}
+_ANY = AnyValue(OneOf((_TEXT, (_NUMBER,), ("true",), ("false",), ("None",))), (Pattern(FREE_NAME),))
+
+
+def _pairs_form(schema: Mapping[str, Any]) -> tuple[Piece, ...]:
+    """`name:value` for each property of an object, sorted, as pieces of a grammar."""
+    properties = schema.get("properties")
+    if not isinstance(properties, Mapping):
+        return (Repeated((Pattern(FREE_NAME), ":", _ANY), ","),)
+    required = schema.get("required") or ()
+    items = tuple(((f"{name}:", _value_form(own)), name in required) for name, own in _sorted(properties))
+    return (Row(items, ","),) if items else ()
+
+
+def _value_form(schema: Any) -> Piece:
+    choices = text_choices(schema)
+    if choices:
+        return OneOf(tuple((_text(choice),) for choice in choices))
+    kinds = sorted(kinds_of(schema))
+    if not kinds or not set(kinds) <= {*_PLAIN, "array", "object"}:
+        return _ANY
+    return OneOf(tuple(_PLAIN[kind] if kind in _PLAIN else _holder_form(kind, schema) for kind in kinds))
+
+
+def _holder_form(kind: str, schema: Mapping[str, Any]) -> Form:
+    """A list or an object. What a schema says through `$ref` or `anyOf` is left open."""
+    if kind == "array":
+        return ("[", Repeated((_value_form(schema.get("items")),), ","), "]")
+    return ("{", *_pairs_form(schema), "}")
 
 
 def _sorted(mapping: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -1,6 +1,6 @@
 """Grammars of answers that call tools, in the Lark dialect of llguidance.
 
-A format says how its calls look as a sequence of pieces: literal text, or JSON of a schema. Which literal text is a
+A format says how its calls look as a sequence of pieces: literal text, JSON of a schema, and so on. Which text is a
 special token depends on the vocabulary, so the renderer turns the pieces into Lark: special tokens by number, the rest
 as strings. JSON is written with one space after commas and colons, as training writes it.
 """
@@ -13,11 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tunesmith.render.tools.pieces import AnyValue, Form, OneOf, Pattern, Piece, Repeated, Row, Until
+
 JSON_LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": ", "lenient": True}
 """How llguidance lays JSON out: as Python does; keywords of a schema that it cannot check are left unchecked."""
-
-Piece = str | Mapping[str, Any]
-"""Literal text, or a JSON schema."""
 
 ANY_WORDS = r"(.|\n)*"
 
@@ -38,7 +37,7 @@ class CallRules:
         before, after: literal text of the layout around an answer of calls.
     """
 
-    calls: tuple[tuple[Piece, ...], ...]
+    calls: tuple[Form, ...]
     opening: str = ""
     separator: str | None = None
     closing: str = ""
@@ -139,7 +138,7 @@ def _joined(*parts: str) -> str:
 
 def _escape(text: str) -> str:
     """`text` for a regular expression between slashes."""
-    return re.sub(r"([^\w\s<>:])", r"\\\1", text).replace("\n", "\\n")
+    return re.sub(r"([^\w\s<>:\u0080-\U0010ffff])", r"\\\1", text).replace("\n", "\\n")
 
 
 class _Writer:
@@ -148,14 +147,81 @@ class _Writer:
     def __init__(self, token_id: Callable[[str], int | None]) -> None:
         self._token_id = token_id
         self.rules: list[str] = []
+        self._names: dict[tuple[str, str], str] = {}
 
-    def forms(self, forms: Sequence[tuple[Piece, ...]]) -> str:
-        return " | ".join(" ".join(filter(None, map(self.piece, form))) for form in forms)
+    def forms(self, forms: Sequence[Form]) -> str:
+        return " | ".join(map(self.form, forms))
+
+    def form(self, form: Form) -> str:
+        """Pieces one after the other; the empty text for none."""
+        return _joined(*map(self.piece, form)) or '""'
 
     def piece(self, piece: Piece) -> str:
         if isinstance(piece, str):
             return self.text(piece)
-        return "%json " + json.dumps({"x-guidance": JSON_LAYOUT, **piece}, ensure_ascii=False)
+        if isinstance(piece, Mapping):
+            return "%json " + json.dumps({"x-guidance": JSON_LAYOUT, **piece}, ensure_ascii=False)
+        if isinstance(piece, Pattern):
+            return self._terminal(f"/{piece.regex}/")
+        if isinstance(piece, Until):
+            return self._until(piece.end)
+        if isinstance(piece, OneOf):
+            return self._rule(self.forms(piece.forms))
+        if isinstance(piece, Repeated):
+            return self._repeated(self._rule(self.form(piece.form)), piece.separator)
+        if isinstance(piece, Row):
+            return self._row(piece)
+        return self._any_value(piece)
+
+    def _rule(self, body: str) -> str:
+        """The name of a rule with this body."""
+        return self._named("part", "", body)
+
+    def _terminal(self, body: str, mark: str = "") -> str:
+        """The name of a terminal with this body; `mark` says how it ends."""
+        return self._named("TEXT" if not mark else "text", mark, body)
+
+    def _named(self, kind: str, mark: str, body: str) -> str:
+        known = self._names.get((mark, body))
+        if known is None:
+            known = self._names[mark, body] = f"{kind}{len(self._names)}"
+            self.rules.append(f"{known}{mark}: {body}")
+        return known
+
+    def _until(self, end: str) -> str:
+        shown = self.text(end)
+        if shown.startswith("<["):  # text holds no such token, so it ends there
+            return f"{self._terminal(f'/{ANY_WORDS}/')}? {shown}"
+        return self._terminal(f"/{ANY_WORDS}{_escape(end)}/", "[lazy]")
+
+    def _repeated(self, item: str, separator: str) -> str:
+        if not separator:
+            return f"{item}*"
+        return self._rule(f'"" | {item} ({self.text(separator)} {item})*')
+
+    def _row(self, row: Row) -> str:
+        """From the last item to the first: what may follow when nothing stands before, and when something does."""
+        first = more = '""'
+        separator = self.text(row.separator)
+        for form, required in reversed(row.items):
+            item = self._rule(self.form(form))
+            begins, goes_on = f"{item} {more}", _joined(separator, item, more)
+            first = self._rule(begins if required else f"{begins} | {first}")
+            more = self._rule(goes_on if required else f"{goes_on} | {more}")
+        return first
+
+    def _any_value(self, value: AnyValue) -> str:
+        plain, key = self.forms(value.plain.forms), self.form(value.key)
+        if "any_value" not in self._names.values():
+            self._names["", "any_value"] = "any_value"
+            pair = f'{key} ":" any_value'
+            self.rules += [
+                f"any_value: {plain} | any_list | any_object",
+                'any_list: "[" "]" | "[" any_value ("," any_value)* "]"',
+                'any_object: "{" "}" | "{" any_pair ("," any_pair)* "}"',
+                f"any_pair: {pair}",
+            ]
+        return "any_value"
 
     def text(self, text: str) -> str:
         """Literal text, its special tokens by number; empty for none."""

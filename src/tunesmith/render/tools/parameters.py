@@ -13,6 +13,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from tunesmith.render.tools.arguments import are_names, in_tags, kinds_of
 from tunesmith.render.tools.base import (
     Found,
     Functions,
@@ -23,6 +24,7 @@ from tunesmith.render.tools.base import (
     json_text,
     wrapped,
 )
+from tunesmith.render.tools.grammar import CallRules
 from tunesmith.render.tools.tagged import TOOLS_HEADER
 from tunesmith.types import ToolCall, ToolSpec
 
@@ -64,6 +66,8 @@ class _FunctionTags(Block):
     inside = "<function="
     edge: ClassVar[str] = ""
     """What stands on both sides of a value."""
+    words_of_python: ClassVar[bool] = False
+    """Whether true, false and null are written as Python does."""
 
     def calls_text(self, calls: Sequence[ToolCall]) -> str:
         """A block per call."""
@@ -89,6 +93,21 @@ class _FunctionTags(Block):
         values = read_values(found[2], pattern, functions[found[1]], self.edge)
         return () if values is None else (ToolCall(found[1], json_text(values)),)
 
+    def call_rules(self, functions: Functions, *, many: bool) -> CallRules | None:
+        """See `ToolFormat.call_rules`."""
+        if not all(are_names(parameters, r"[^>\n]+") for parameters in functions.values()):
+            return None
+        opening, closing = f"<parameter=\0>{self.edge}", f"{self.edge}</parameter>\n"
+        forms = tuple(
+            (
+                f"{self.opening}\n<function={name}>\n",
+                *in_tags(parameters, opening, closing, words_of_python=self.words_of_python),
+                f"</function>\n{self.closing}",
+            )
+            for name, parameters in functions.items()
+        )
+        return CallRules(forms, separator="\n" if many else None, trigger=self.opening)
+
 
 class Qwen35(_FunctionTags):
     """Qwen3.5 and Qwen3-Coder: `<function=...>` in `<tool_call>`, the tools in front of the system text."""
@@ -101,6 +120,7 @@ class Qwen35(_FunctionTags):
     openers = (opening,)
     markers = (opening, closing)
     edge = "\n"
+    words_of_python = True
     sources = (("<tool_call>", "<function="),)
 
     def tools_text(self, tools: Sequence[ToolSpec]) -> str:
@@ -192,6 +212,26 @@ class MiniMax2(Block):
             at = found.end()
         return tuple(calls) if not block[at:].strip() else ()
 
+    def call_rules(self, functions: Functions, *, many: bool) -> CallRules | None:
+        """See `ToolFormat.call_rules`."""
+        if not all(are_names(parameters, r'[^"\n]+') for parameters in functions.values()):
+            return None
+        forms = tuple(
+            (
+                f'<invoke name="{name}">\n',
+                *in_tags(parameters, '<parameter name="\0">', "</parameter>\n"),
+                "</invoke>",
+            )
+            for name, parameters in functions.items()
+        )
+        return CallRules(
+            forms,
+            opening=f"{self.opening}\n",
+            separator="\n" if many else None,
+            closing=f"\n{self.closing}",
+            trigger=self.opening,
+        )
+
 
 class Glm4Moe(Block):
     """GLM-4.5 and later: name and pairs of `<arg_key>` and `<arg_value>` in `<tool_call>`."""
@@ -234,6 +274,17 @@ class Glm4Moe(Block):
         values = read_values(rest, pattern, functions[name.strip()])
         return () if values is None else (ToolCall(name.strip(), json_text(values)),)
 
+    def call_rules(self, functions: Functions, *, many: bool) -> CallRules | None:
+        """See `ToolFormat.call_rules`."""
+        if not all(are_names(parameters, r"[^<\n]+") for parameters in functions.values()):
+            return None
+        opening, closing = "<arg_key>\0</arg_key>\n<arg_value>", "</arg_value>\n"
+        forms = tuple(
+            (f"{self.opening}{name}\n", *in_tags(parameters, opening, closing), self.closing)
+            for name, parameters in functions.items()
+        )
+        return CallRules(forms, separator="\n" if many else None, trigger=self.opening)
+
 
 def _invoke(call: ToolCall) -> str:
     values = "".join(
@@ -265,8 +316,7 @@ def _schema_of(parameters: Mapping[str, Any], name: str) -> Any:
 
 def typed_value(text: str, schema: Any) -> Any:
     """The value that `text` stands for under a parameter's schema: text, unless the schema says otherwise."""
-    kind = schema.get("type") if isinstance(schema, Mapping) else None
-    kinds = {kind} if isinstance(kind, str) else set(kind or ())
+    kinds = kinds_of(schema)
     if not kinds or kinds == {"string"}:
         return text
     if text in _WORDS_OF_PYTHON:

@@ -7,14 +7,28 @@ is taken apart by Python's own parser and never run.
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tunesmith.render.tools.arguments import (
+    FREE_NAME,
+    are_names,
+    can_be_text,
+    json_piece,
+    kinds_of,
+    row,
+    text_choices,
+    words_for,
+)
 from tunesmith.render.tools.base import Functions, arguments_of, json_text, wrapped
+from tunesmith.render.tools.grammar import CallRules
 from tunesmith.render.tools.parameters import Block
+from tunesmith.render.tools.pieces import Form, OneOf, Pattern, Piece
 from tunesmith.types import ToolCall, ToolSpec
 
 _WORDS = {"true": True, "false": False, "null": None}
+_TEXT = Pattern(r"'([^'\\\n\r]|\\[\\'nr])*'")
+_NOT_TEXT = {"type": ["number", "array", "object"]}
 _MAX_LENGTH = 100_000
 """Python's parser is not made for endless input."""
 
@@ -54,6 +68,44 @@ class Lfm2(Block):
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             return ()
         return tuple(calls)
+
+    def call_rules(self, functions: Functions, *, many: bool) -> CallRules | None:
+        """See `ToolFormat.call_rules`."""
+        if not all(are_names(parameters, FREE_NAME) for parameters in functions.values()):
+            return None
+        forms = tuple((f"{name}(", *_arguments(parameters), ")") for name, parameters in functions.items())
+        return CallRules(
+            forms,
+            opening=f"{self.opening}[",
+            separator=", " if many else None,
+            closing=f"]{self.closing}",
+            trigger=self.opening,
+        )
+
+
+def _arguments(parameters: Mapping[str, Any]) -> tuple[Piece, ...]:
+    """`name=value` for each argument, as pieces of a grammar."""
+
+    def argument(name: str, schema: Any) -> Form:
+        return (f"{name}=", *_value_form(schema, parameters))
+
+    return row(parameters, argument, (Pattern(FREE_NAME), "=", *_value_form({}, {})), ", ")
+
+
+def _value_form(schema: Any, parameters: Mapping[str, Any]) -> Form:
+    kinds = kinds_of(schema)
+    choices = text_choices(schema)
+    if kinds <= {"string"} and choices:
+        return (OneOf(tuple((_python(choice),) for choice in choices)),)
+    forms: list[Form] = [(_TEXT,)] if can_be_text(schema) else []
+    if not kinds or kinds & {"boolean", "null"}:
+        forms.append((words_for(kinds or {"boolean", "null"}),))
+    others = kinds - {"string", "boolean", "null"}
+    if others:
+        forms.append((json_piece({**schema, "type": sorted(others)}, parameters),))
+    elif not kinds:
+        forms.append((_NOT_TEXT,))
+    return (OneOf(tuple(forms)),)
 
 
 def _python(value: Any) -> str:

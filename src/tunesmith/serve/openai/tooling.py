@@ -1,8 +1,8 @@
 """Which tools a chat request shows to the model, and the grammar that its answer is held to.
 
 `tool_choice: none` shows no tools. `required` and a named tool hold the answer to a grammar of calls; so do `auto` with
-`parallel_tool_calls: false` or with a `strict` function, where text without a call stays possible. A template whose
-calls have no grammar cannot promise any of these, so they are refused there.
+`parallel_tool_calls: false` or with a `strict` function, where text without a call stays possible. Where the form of
+the calls cannot hold the name of an argument, none of these can be promised, so they are refused.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ def _calls(body: ChatBody, tools: tuple[ToolSpec, ...], renderer: Renderer) -> S
     if text is None:
         raise refused(
             param,
-            f"template {renderer.template_name} writes tool calls in a form that has no grammar, so this cannot be "
-            "promised; leave it out",
+            f"template {renderer.template_name} writes calls in a form that cannot hold the name of one of the "
+            "arguments, so this cannot be promised; leave it out, or rename the argument",
             UNSUPPORTED,
         )
     return Shape(tools, Grammar("lark", text), param)
