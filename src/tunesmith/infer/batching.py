@@ -196,6 +196,8 @@ class BatchEngine(EngineBase):
         if gone:
             self._waiting = deque(r for r in self._waiting if r not in gone)
             self._running = [r for r in self._running if r not in gone]
+        for request in gone:
+            request.release()
 
     def _admit(self) -> None:
         """Let requests in, first come first served, as long as rows and memory last."""
@@ -307,11 +309,12 @@ class BatchEngine(EngineBase):
     def _fail(self, request: Request, error: Exception) -> None:
         self._sums["failed"] += 1
         self._remove(request)
-        request.deliver(error)
+        request.deliver(error.with_traceback(None))  # its frames hold what the pass held
 
     def _remove(self, request: Request) -> None:
         with self._changed:
             self._running = [other for other in self._running if other is not request]
+        request.release()
 
     def _end_all(self) -> None:
         with self._changed:
@@ -322,6 +325,7 @@ class BatchEngine(EngineBase):
         for job in jobs:
             job()  # says that the engine is closed
         for request in left:
+            request.release()
             request.deliver(ModelError("the engine was closed before the answer was whole"))
 
     def _seconds_until_room(self) -> int:

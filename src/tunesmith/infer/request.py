@@ -54,6 +54,11 @@ class Request:
     num_read: int = 0
     cancelled: threading.Event = field(default_factory=threading.Event)
 
+    def release(self) -> None:
+        """Give the memory back: who asked may hold the ticket for as long as they like."""
+        self.cache = SequenceCache(0)
+        self.__dict__.pop("guesses", None)
+
     def cancel(self) -> None:
         """See `Ticket.cancel`."""
         self.cancelled.set()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -20,7 +22,7 @@ from tunesmith.infer.engine import Completion, EngineBusyError, Event, Grammar, 
 from tunesmith.infer.hf import HFEngine
 from tunesmith.infer.lanes import Lanes
 from tunesmith.infer.request import BatchLimits
-from tunesmith.model.ragged import ragged_problem, run_pieces, use_ragged_attention
+from tunesmith.model.ragged import SequenceCache, ragged_problem, run_pieces, use_ragged_attention
 
 GREEDY = SamplingParams(do_sample=False, max_new_tokens=16)
 SAMPLED = SamplingParams(temperature=1.3, top_k=0, top_p=0.95, max_new_tokens=16, seed=7)
@@ -194,6 +196,47 @@ def test_a_client_that_leaves_gets_at_most_one_more_token(engine: BatchEngine) -
     time.sleep(0.2)
     assert engine.figures()["answer_tokens_total"] == settled
     assert settled - before <= 3  # those computed while this thread was being woken
+
+
+@pytest.mark.parametrize("end", ["last token", "client leaves", "error", "engine closes"])
+def test_the_memory_of_an_answer_is_free_when_it_ends_whoever_holds_its_ticket(folder, end: str, monkeypatch) -> None:
+    engine = make_engine(folder, replace(SMALL, prefix_bytes=0))
+    buffers = []
+
+    def watched(self, num_layers: int, make=SequenceCache.__init__) -> None:
+        make(self, num_layers)
+        buffers.append(weakref.ref(self))
+
+    monkeypatch.setattr(SequenceCache, "__init__", watched)
+    begun, over = threading.Event(), threading.Event()
+    tickets = []
+
+    def failing(logits_V: torch.Tensor) -> int:
+        raise ModelError("its form failed")
+
+    def deliver(event: Event) -> None:  # it holds the ticket that holds it
+        begun.set()
+        if end == "error" and isinstance(event, StreamPiece) and not over.is_set():
+            monkeypatch.setattr(tickets[0].answer, "_choose", failing)
+        if isinstance(event, Exception) or event.finish_reason:
+            over.set()
+
+    gc.disable()
+    try:
+        length = 3 if end == "last token" else 400
+        tickets.append(engine.submit(PROMPTS[3], replace(GREEDY, max_new_tokens=length), deliver))
+        assert begun.wait(30)
+        if end == "client leaves":
+            tickets[0].cancel()
+        if end == "engine closes":
+            engine.close()
+        deadline = time.monotonic() + 10
+        while buffers[0]() is not None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert buffers[0]() is None
+    finally:
+        gc.enable()
+        engine.close()
 
 
 def test_a_full_queue_refuses_and_says_when_to_come_back(folder) -> None:
