@@ -24,11 +24,20 @@ import torch
 
 from tunesmith.errors import ModelError
 from tunesmith.infer.answer import Answer, Decoder
-from tunesmith.infer.engine import EngineBase, EngineBusyError, Event, SamplingParams, check_scored, num_new_tokens
+from tunesmith.infer.engine import (
+    EngineBase,
+    EngineBusyError,
+    Event,
+    SamplingParams,
+    Scored,
+    check_scored,
+    num_new_tokens,
+)
 from tunesmith.infer.grammar import Grammars
 from tunesmith.infer.lanes import Lanes
 from tunesmith.infer.prefix import PrefixCache
 from tunesmith.infer.request import BatchLimits, Request
+from tunesmith.infer.sampling import scored
 from tunesmith.model.ragged import Layout, Piece, SequenceCache, lay_out, num_layers_of, run_hidden, run_pieces
 from tunesmith.model.rope import context_length
 
@@ -109,7 +118,16 @@ class BatchEngine(EngineBase):
     def score(self, ids: Sequence[int], num_prompt_tokens: int, model: str | None = None) -> list[float]:
         """See `Engine.score`."""
         check_scored(len(ids), num_prompt_tokens, self._context_length)
-        return self.do(partial(self._score, tuple(ids), num_prompt_tokens, self.lanes.check(model)))
+        scored = self.do(partial(self._score, tuple(ids), num_prompt_tokens, self.lanes.check(model), 0))
+        return [logprob for logprob, _ in scored]
+
+    def read(self, ids: Sequence[int], num_best: int, model: str | None = None) -> list[Scored]:
+        """Each token of `ids` but the first, with the `num_best` likeliest in its place.
+
+        Raises: ModelError when the text does not fit the context.
+        """
+        check_scored(len(ids), 1, self._context_length)
+        return self.do(partial(self._score, tuple(ids), 1, self.lanes.check(model), num_best))
 
     def embed(self, ids: Sequence[int], model: str | None = None) -> list[float]:
         """A vector for a text: the mean of the last hidden states, of length 1. For likeness by the inner product.
@@ -333,16 +351,15 @@ class BatchEngine(EngineBase):
         oldest = min((request.arrived for request in self._running), default=time.monotonic())
         return max(1, min(60, round(time.monotonic() - oldest)))
 
-    def _score(self, ids: tuple[int, ...], num_prompt_tokens: int, name: str) -> list[float]:
+    def _score(self, ids: tuple[int, ...], num_prompt_tokens: int, name: str, num_best: int) -> list[Scored]:
         """Log-probabilities, piece by piece, so that a long text needs no more logits than a piece has."""
-        scores: list[float] = []
+        scores: list[Scored] = []
         for layout, start, end in self._pieces_of(ids[:-1]):  # nothing comes after the last token
             wanted = range(max(num_prompt_tokens - 1 - start, 0), end - start)
             with self.lanes.acting(name) as model:
                 logits_NV = run_pieces(model, layout, wanted, max(len(wanted), 1))
             targets_N = torch.tensor(ids[start + wanted.start + 1 : end + 1], device=logits_NV.device)
-            logprobs_NV = logits_NV.float().log_softmax(-1)
-            scores += logprobs_NV.gather(-1, targets_N[:, None])[:, 0].tolist() if len(wanted) else []
+            scores += scored(logits_NV, targets_N, num_best) if len(wanted) else []
         return scores
 
     def hidden(self, ids: tuple[int, ...], name: str) -> torch.Tensor:

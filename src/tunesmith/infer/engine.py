@@ -228,6 +228,10 @@ class Engine(Protocol):
         """End all requests and give the memory back. Idempotent."""
 
 
+Scored = tuple[float, tuple[tuple[int, float], ...]]
+"""The log-probability of a token, and the likeliest in its place: (token, log-probability), best first."""
+
+
 class EngineBase(ABC):
     """`stream` and `generate` for an engine that has `submit`."""
 

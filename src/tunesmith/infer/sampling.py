@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
-from tunesmith.infer.engine import SamplingParams
+from tunesmith.infer.engine import SamplingParams, Scored
 
 NUCLEUS_TOKENS = 1024
 """Among so many of the best tokens top-p looks first: ordering the whole vocabulary costs ten times as much."""
@@ -59,6 +59,15 @@ def adjust(logits_V: torch.Tensor, answer_ids: Sequence[int], params: SamplingPa
         seen, counts = torch.tensor(answer_ids).unique(return_counts=True)
         logits_V = logits_V.index_add(0, seen, -params.presence_penalty - params.frequency_penalty * counts.float())
     return logits_V
+
+
+def scored(logits_NV: torch.Tensor, ids_N: torch.Tensor, num_best: int) -> list[Scored]:
+    """The log-probability of each of N tokens, and the `num_best` likeliest in its place with theirs."""
+    logprobs_NV = logits_NV.float().log_softmax(-1)
+    own = logprobs_NV.gather(-1, ids_N[:, None])[:, 0].tolist()
+    best = logprobs_NV.topk(min(num_best, logprobs_NV.shape[-1]))
+    rows = zip(own, best.indices.tolist(), best.values.tolist(), strict=True)
+    return [(logprob, tuple(zip(ids, values, strict=True))) for logprob, ids, values in rows]
 
 
 def draw(probs_BV: torch.Tensor, generators: Sequence[torch.Generator]) -> list[int]:

@@ -283,6 +283,12 @@ def test_log_probabilities_are_those_of_scoring_the_answer(folder) -> None:
     assert [piece.logprob for piece in pieces] == pytest.approx(engine.score(ids, len(PROMPTS[4])), abs=1e-4)
     plain = HFEngine(AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder))
     assert engine.score(ids, 1) == pytest.approx(plain.score(ids, 1), abs=1e-4)
+    read = engine.read(ids, 3)
+    assert [logprob for logprob, _ in read[len(PROMPTS[4]) - 1 :]] == engine.score(ids, len(PROMPTS[4]))
+    for piece, (_, best) in zip(pieces, read[len(PROMPTS[4]) - 1 :], strict=True):
+        assert dict(best[:2]) == pytest.approx(dict(piece.alternatives), abs=1e-4)
+        assert len(best) == 3
+    assert len(read) == len(ids) - 1
     for piece in pieces:
         assert len(piece.alternatives) == 2
         assert piece.alternatives[0][1] >= piece.alternatives[1][1]

@@ -77,6 +77,36 @@ def test_logprobs_of_completions_are_lists_that_make_the_text(server: Served) ->
     assert len(lists["token_logprobs"]) == len(lists["tokens"]) == len(lists["top_logprobs"])
 
 
+def test_an_echoed_prompt_tells_its_log_probabilities_but_for_the_first_token(server: Served, monkeypatch) -> None:
+    asked = []
+
+    def read(ids, num_best, model):
+        asked.append((tuple(ids), num_best, model))
+        return [(-0.25 * place, ((token_id, -0.25 * place), (7, -9.0))) for place, token_id in enumerate(ids[1:], 1)]
+
+    monkeypatch.setattr(server.engine, "read", read, raising=False)
+    prompt = "Hello there, you."
+    choice = server.complete(prompt=prompt, echo=True, logprobs=2).json()["choices"][0]
+    lists = choice["logprobs"]
+    ids = server.engine.asked[-1][0]
+    assert asked == [(ids, 2, "tuned")]
+    assert "".join(lists["tokens"]) == choice["text"] == prompt + TEXT
+    assert lists["text_offset"][len(ids)] == len(prompt)
+    assert (lists["token_logprobs"][0], lists["top_logprobs"][0]) == (None, None)
+    assert lists["token_logprobs"][1 : len(ids)] == [-0.25 * place for place in range(1, len(ids))]
+    assert all(len(best) == 2 for best in lists["top_logprobs"][1 : len(ids)])
+    assert len(lists["token_logprobs"]) == len(lists["tokens"]) == len(lists["top_logprobs"])
+    joined: dict[str, list[Any]] = {name: [] for name in lists}
+    for event in events_of(server.complete(prompt=prompt, echo=True, logprobs=2, stream=True)):
+        for name, values in (event["choices"][0]["logprobs"] or {}).items():
+            joined[name] += values
+    assert joined == lists
+    both = server.complete(prompt=[prompt, "Hi"], n=2, echo=True, logprobs=0).json()["choices"]
+    assert [choice["logprobs"]["tokens"][: len(ids)] == lists["tokens"][: len(ids)] for choice in both] == [
+        True, True, False, False,
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from tunesmith.serve.conformance.suite import Checks
-from tunesmith.serve.conformance.target import Failed, Mode, Target, error_of, expect, read_events
+from tunesmith.serve.conformance.target import Failed, Mode, Skipped, Target, error_of, expect, read_events
 
 CHECKS = Checks()
 
@@ -51,6 +51,22 @@ def _logprobs(target: Target, mode: Mode) -> None:
     expect("".join(lists["tokens"]) == choice["text"], "the tokens do not make the text")
     sizes = {len(lists[name]) for name in ("tokens", "token_logprobs", "top_logprobs", "text_offset")}
     expect(len(sizes) == 1, f"the lists have different lengths: {sizes}")
+
+
+@CHECKS.add("completions: logprobs of an echoed prompt", ["plain"])
+def _echoed_logprobs(target: Target, mode: Mode) -> None:
+    """As programs ask that score given answers: `lm_eval --model local-completions` does."""
+    body = {"model": target.model, "prompt": "The sky is blue", "max_tokens": 1, "temperature": 0}
+    response = target.send("POST", "completions", {**body, "echo": True, "logprobs": 1})
+    if response.status_code == 400 and '"unsupported_parameter"' in response.text:
+        raise Skipped(response.json()["error"]["message"])
+    expect(response.status_code == 200, f"status {response.status_code}: {response.text[:300]}")
+    choice = response.json()["choices"][0]
+    lists = choice["logprobs"]
+    expect("".join(lists["tokens"]).endswith(choice["text"]), "the tokens do not make the text")
+    expect(lists["token_logprobs"][0] is None, "the first token has a log-probability, with nothing before it")
+    for own, best in zip(lists["token_logprobs"][1:], lists["top_logprobs"][1:], strict=True):
+        expect(own <= max(best.values()) <= 0, f"{own} is above the best, {best}")
 
 
 @CHECKS.add("completions: refusals", ["plain"])

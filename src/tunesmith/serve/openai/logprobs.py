@@ -97,7 +97,10 @@ def finite(logprob: float | None) -> float:
 
 
 class TextLogprobs:
-    """Makes the `logprobs` of a plain completion: four lists of one length. `text_offset` counts characters."""
+    """Makes the `logprobs` of a plain completion: four lists of one length. `text_offset` counts characters.
+
+    The first token of a prompt that is echoed has no log-probability: null.
+    """
 
     def __init__(self, token_bytes: TokenBytes, num_top: int) -> None:
         self._token_bytes, self._num_top = token_bytes, num_top
@@ -113,8 +116,8 @@ class TextLogprobs:
             self._offset += len(text)
         return {
             "tokens": tokens,
-            "token_logprobs": [finite(piece.logprob) for piece in shown],
-            "top_logprobs": [self._best(piece) for piece in shown],
+            "token_logprobs": [None if piece.logprob is None else finite(piece.logprob) for piece in shown],
+            "top_logprobs": [None if piece.logprob is None else self._best(piece) for piece in shown],
             "text_offset": offsets,
         }
 
