@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+import fastapi.applications
 import httpx
 import pytest
 from tests.scripted_engine import ScriptedEngine
@@ -297,3 +298,15 @@ def test_which_addresses_are_this_machines_own() -> None:
     own = ("127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost", "a.localhost")
     others = ("0.0.0.0", "::", "10.0.0.1", "evil.example", "localhost.evil.example", "", "127.0.0.1.evil.example")
     assert [is_loopback(host) for host in (*own, *others)] == [True] * len(own) + [False] * len(others)
+
+
+def test_nothing_is_told_to_an_opentelemetry_server_that_the_environment_names(monkeypatch) -> None:
+    pytest.importorskip("fastapi.telemetry")  # newer FastAPI has it
+    monkeypatch.setenv("FASTAPI_OTEL_AUTO_CONFIGURE", "true")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    seen = []
+    native = fastapi.applications.NativeTelemetry
+    monkeypatch.setattr(fastapi.applications, "NativeTelemetry", lambda config: seen.append(config) or native(config))
+    with served() as server:
+        assert server.chat().status_code == 200
+    assert [[name for name, wanted in config.items() if wanted is True] for config in seen] == [["operation_spans"]]

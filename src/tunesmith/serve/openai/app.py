@@ -34,6 +34,8 @@ _BODIES: dict[str, type[BaseModel]] = {
     "/v1/embeddings": EmbeddingBody,
     "/v1/score/evaluation": ScoreBody,
 }
+NO_TELEMETRY: Any = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+"""FastAPI can send traces and error texts to an OpenTelemetry server that the environment names; not from here."""
 _STATUS_CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
@@ -46,6 +48,7 @@ def make_app(service: Service) -> ASGIApp:
         redoc_url=None,
         root_path=service.settings.root_path,
         responses=ERROR_RESPONSES,
+        telemetry=NO_TELEMETRY,
     )
     _add_reading_routes(app, service)
     _add_answering_routes(app, service)

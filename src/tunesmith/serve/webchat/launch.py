@@ -149,7 +149,7 @@ def launch(demo: Any, place: Place, look: Mapping[str, Any]) -> str:
             enable_monitoring=False,
             max_file_size="5mb",
             max_threads=100,
-            app_kwargs={"middleware": [Middleware(OwnOriginOnly)]},
+            app_kwargs={"middleware": [Middleware(OwnOriginOnly)], "telemetry": {"auto_configure": False}},
             **look,
         )
     except OSError as error:
