@@ -390,12 +390,6 @@ def _cut(start: int, end: int, piece_tokens: int) -> Iterator[tuple[int, int]]:
 PASS_ERRORS = (RuntimeError, ValueError, IndexError, MemoryError, ModelError)
 """What can go wrong for one pass without the engine being at fault."""
 _SUMS = (
-    "prompt_tokens",
-    "cached_tokens",
-    "answer_tokens",
-    "guessed_tokens",
-    "guessed_right_tokens",
-    "answers",
-    "cancelled",
-    "failed",
+    *("prompt_tokens", "cached_tokens", "answer_tokens", "guessed_tokens", "guessed_right_tokens"),
+    *("answers", "cancelled", "failed"),
 )

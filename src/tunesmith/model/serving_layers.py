@@ -11,13 +11,15 @@ Layers with anything more than A and B (DoRA, biases, quantized bases, embedding
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import MethodType
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from peft.tuners.lora import Linear as LoraLinear
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 Product = Callable[[Tensor], Tensor]
@@ -37,7 +39,34 @@ def serve_directly(model: nn.Module) -> int:
     """
     shared = {id(tensor) for tensor, uses in _uses(model).items() if uses > 1}
     groups = [_Group(layers) for layers in _same_input(model, shared)]
-    return sum(group.take_over() for group in groups)
+    may_pack = _only_layers_read(model, [base for group in groups for base in group.bases])
+    return sum(group.take_over(may_pack) for group in groups)
+
+
+@torch.inference_mode()
+def _only_layers_read(model: Any, bases: Sequence[nn.Linear]) -> bool:
+    """Whether nothing but the layers themselves looks at their weights: two tokens pass through the model without.
+
+    What stands in for a weight that is gone has no elements, so that a product with it is refused. (A product with a
+    weight on the meta device is not: on a CPU it gives whatever was in memory.)
+    """
+    kept = [base.weight for base in bases]
+    for base, weight in zip(bases, kept, strict=True):
+        base.forward = partial(F.linear, weight=weight, bias=base.bias)  # type: ignore[method-assign]
+        base.weight = _gone(weight)
+    try:
+        model(input_ids=torch.tensor([[1, 2]], device=kept[0].device if kept else None), use_cache=False)
+    except (RuntimeError, NotImplementedError, IndexError, ValueError, TypeError):
+        return False
+    finally:
+        for base, weight in zip(bases, kept, strict=True):
+            base.weight = weight
+            del base.forward
+    return True
+
+
+def _gone(weight: Tensor) -> nn.Parameter:
+    return nn.Parameter(weight.new_empty(0), requires_grad=False)
 
 
 def _uses(model: nn.Module) -> Counter[Tensor]:
@@ -47,8 +76,9 @@ def _uses(model: nn.Module) -> Counter[Tensor]:
 
 def _same_input(model: nn.Module, shared: set[int]) -> Iterator[list[nn.Module]]:
     """Lists of layers that can be one product, each layer once."""
-    wrapped = {module.get_base_layer() for module in model.modules() if isinstance(module, LoraLinear)}
-    left = dict.fromkeys(m for m in model.modules() if m not in wrapped and _is_plain(m, shared))
+    tuned = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    inner = {part for layer in tuned for part in layer.modules() if part is not layer}
+    left = dict.fromkeys(m for m in model.modules() if m not in inner and _is_plain(m, shared))
     for parent in model.modules():
         for names in SAME_INPUT:
             layers: list[Any] = [getattr(parent, name, None) for name in names]
@@ -73,8 +103,14 @@ def _is_plain(layer: Any, shared: set[int]) -> bool:
             and not any(layer.lora_bias.values())
             and not getattr(layer, "lora_variant", {})
         )
-        return is_plain and type(_base(layer)) is nn.Linear and id(_base(layer).weight) not in shared
-    return type(layer) is nn.Linear and id(layer.weight) not in shared
+        return is_plain and _is_plain_linear(_base(layer), shared)
+    return _is_plain_linear(layer, shared)
+
+
+def _is_plain_linear(layer: Any, shared: set[int]) -> bool:
+    """Not for weights of a kind of their own (torchao's), nor for layers whose forward somebody has put in place."""
+    is_own = type(layer) is nn.Linear and "forward" not in vars(layer)
+    return is_own and type(layer.weight) is nn.Parameter and id(layer.weight) not in shared
 
 
 def _fit(layers: list[Any]) -> bool:
@@ -89,8 +125,8 @@ class _Group:
 
     def __init__(self, layers: list[Any]) -> None:
         self._layers = layers
-        self._bases = [_base(layer) for layer in layers]
-        self._widths = [base.out_features for base in self._bases]
+        self.bases = [_base(layer) for layer in layers]
+        self._widths = [base.out_features for base in self.bases]
         self._adapters: dict[str, _Adapter] = {}
         end = sum(self._widths)
         for name in dict.fromkeys(name for layer in layers for name in getattr(layer, "lora_A", ())):
@@ -100,24 +136,23 @@ class _Group:
         self._ready: dict[int, Tensor] = {}
         self._product: Product
 
-    def take_over(self) -> int:
+    def take_over(self, may_pack: bool) -> int:
         """Put the group in the place of its layers' forward; returns their number."""
-        self._product = self._join()
+        self._product = self._join(may_pack)
         for index, layer in enumerate(self._layers):
             layer.forward = MethodType(_Member(self, index), layer)
         return len(self._layers)
 
-    def _join(self) -> Product:
+    def _join(self, may_pack: bool) -> Product:
         """The product with all matrices; the layers keep views, or nothing when the weights were laid out anew."""
-        weights = [base.weight.detach() for base in self._bases]
+        weights = [base.weight.detach() for base in self.bases]
         inner = [adapter.a_RD.to(weights[0].dtype) for adapter in self._adapters.values()]
         matrix_KD = torch.cat([*weights, *inner])
-        biases = [base.bias.detach() for base in self._bases if base.bias is not None]
+        biases = [base.bias.detach() for base in self.bases if base.bias is not None]
         bias_K = torch.cat([*biases, matrix_KD.new_zeros(sum(map(len, inner)))]) if biases else None
-        packed = _packed(matrix_KD, bias_K)
-        kept = matrix_KD.to("meta") if packed is not None else matrix_KD
-        for base, rows in zip(self._bases, kept[: sum(self._widths)].split(self._widths), strict=True):
-            base.weight = nn.Parameter(rows, requires_grad=False)
+        packed = _packed(matrix_KD, bias_K) if may_pack else None
+        for base, rows in zip(self.bases, matrix_KD[: sum(self._widths)].split(self._widths), strict=True):
+            base.weight = nn.Parameter(rows, requires_grad=False) if packed is None else _gone(rows)
         return packed or (lambda x_TD: F.linear(x_TD, matrix_KD, bias_K))
 
     def output(self, index: int, x: Tensor) -> Tensor:
