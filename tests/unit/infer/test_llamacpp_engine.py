@@ -6,6 +6,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -118,8 +119,17 @@ def test_a_stop_text_ends_an_answer_and_is_not_shown(engine: LlamaCppEngine, pro
     assert (ended.text, ended.finish_reason) == (text[: text.index(stop)], "stop")
 
 
-def test_a_cancelled_request_frees_its_slot(folder: Path, prompts: list[list[int]]) -> None:
+def test_a_cancelled_request_frees_its_slot(
+    folder: Path, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine = make_engine(folder, num_slots=1)
+    decode = engine._native.decode
+
+    def slowly(pieces: Any) -> Any:  # else all fifty tokens may be there before this thread is woken
+        time.sleep(0.02)
+        return decode(pieces)
+
+    monkeypatch.setattr(engine._native, "decode", slowly)
     stream = engine.stream(prompts[0], SamplingParams(max_new_tokens=50, do_sample=False))
     next(stream)
     stream.close()
