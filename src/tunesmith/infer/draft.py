@@ -15,20 +15,20 @@ class Guesses:
     """What followed each pair of tokens when it was last seen.
 
     Args:
-        ids: the prompt; `add` what comes after it.
+        ids: the prompt; `extend` by what comes after it.
     """
 
     def __init__(self, ids: Sequence[int]) -> None:
         self._ids: list[int] = []
         self._after: dict[tuple[int, int], int] = {}
-        for token_id in ids:
-            self.add(token_id)
+        self.extend(ids)
 
-    def add(self, token_id: int) -> None:
-        """One more token of the text."""
-        if len(self._ids) >= 2:
-            self._after[self._ids[-2], self._ids[-1]] = len(self._ids)
-        self._ids.append(token_id)
+    def extend(self, ids: Sequence[int]) -> None:
+        """More tokens of the text."""
+        for token_id in ids:
+            if len(self._ids) >= 2:
+                self._after[self._ids[-2], self._ids[-1]] = len(self._ids)
+            self._ids.append(token_id)
 
     def next(self, num: int) -> list[int]:
         """At most `num` tokens that may come next; none when the last two are new."""

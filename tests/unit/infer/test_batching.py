@@ -144,10 +144,9 @@ def test_what_followed_the_last_two_tokens_before_is_the_guess() -> None:
     assert guesses.next(4) == [3, 4, 1, 2]
     assert guesses.next(1) == [3]
     assert guesses.next(-1) == []
-    guesses.add(9)
+    guesses.extend([9])
     assert guesses.next(4) == []  # (2, 9) is new
-    for token_id in (1, 2):
-        guesses.add(token_id)
+    guesses.extend([1, 2])
     assert guesses.next(2) == [9, 1]  # what followed last
     assert Guesses([7]).next(3) == []
 
@@ -234,6 +233,8 @@ def test_the_memory_of_an_answer_is_free_when_it_ends_whoever_holds_its_ticket(f
         while buffers[0]() is not None and time.monotonic() < deadline:
             time.sleep(0.01)
         assert buffers[0]() is None
+        engine.close()
+        assert "guesses" not in vars(tickets[0])
     finally:
         gc.enable()
         engine.close()
