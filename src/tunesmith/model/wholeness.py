@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tunesmith.errors import ModelError
+from tunesmith.model.checks import NUM_NAMED, Check, named
 from tunesmith.model.fingerprint import file_sha256
+from tunesmith.model.gguf_checks import check_gguf_files
 from tunesmith.model.verify import INDEX, LFS_MAGIC, read_json_object, verify_safetensors, weight_files
 
 ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -28,25 +29,15 @@ TOKENIZER_FILES = (
     ("vocab.txt",),
     ("tekken.json",),
 )
-_NUM_NAMED = 3
 _SPOT_BYTES, _NUM_SPOTS = 4096, 8
-
-Status = Literal["ok", "note", "FAIL"]
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at; `note` is worth knowing and no fault."""
-
-    name: str
-    status: Status
-    detail: str
 
 
 def check_folder(folder: Path, *, hashes: bool = False) -> list[Check]:
     """All checks of a model or adapter folder, in order. Never raises for what is wrong with the folder."""
     if not folder.is_dir():
         return [Check("folder", "FAIL", f"there is no folder {folder}")]
+    if any(folder.glob("*.gguf")) and not any(folder.glob("*.safetensors")):
+        return [_pointers(folder), *check_gguf_files(folder), *_pickles(folder), *_recorded(folder, hashes)]
     is_adapter = (folder / ADAPTER_CONFIG).is_file()
     checks = [_pointers(folder), _settings(folder, is_adapter)]
     headers, weights = _headers(folder, is_adapter)
@@ -66,7 +57,7 @@ def failures(checks: list[Check]) -> list[str]:
 def _pointers(folder: Path) -> Check:
     found = [name for name, path in _files(folder) if path.stat().st_size < 1024 and _is_pointer(path)]
     if found:
-        return Check("LFS pointers", "FAIL", f"not the files themselves: {_names(found)}; run `git lfs pull` there")
+        return Check("LFS pointers", "FAIL", f"not the files themselves: {named(found)}; run `git lfs pull` there")
     return Check("LFS pointers", "ok", "none")
 
 
@@ -102,7 +93,7 @@ def _headers(folder: Path, is_adapter: bool) -> tuple[dict[Path, dict[str, Any]]
             faults.append(error.what)
     size = sum(file.stat().st_size for file in files)
     if faults:
-        return headers, [Check("weight files", "FAIL", "; ".join(faults[:_NUM_NAMED]))]
+        return headers, [Check("weight files", "FAIL", "; ".join(faults[:NUM_NAMED]))]
     return headers, [Check("weight files", "ok", f"{len(files)}, {size / 1e9:.2f} GB"), *_index(folder, headers)]
 
 
@@ -127,7 +118,7 @@ def _index(folder: Path, headers: Mapping[Path, dict[str, Any]]) -> list[Check]:
     stray = sorted({path.name for path in folder.glob("*.safetensors")} - set(named.values()))
     faults += [f"{name} belongs to no index" for name in stray if name.startswith("model-")]
     if faults:
-        return [Check("index", "FAIL", f"{len(faults)} faults: {'; '.join(faults[:_NUM_NAMED])}")]
+        return [Check("index", "FAIL", f"{len(faults)} faults: {'; '.join(faults[:NUM_NAMED])}")]
     return [Check("index", "ok", f"{len(named)} tensors, each in one file")]
 
 
@@ -140,7 +131,7 @@ def _tensors(headers: Mapping[Path, dict[str, Any]]) -> Check:
     all_names = [(name, header[name]) for header in headers.values() for name in _tensor_names(header)]
     empty = [name for name, entry in all_names if 0 in entry["shape"]]
     if empty or not all_names:
-        detail = f"{len(empty)} of {len(all_names)} hold nothing: {_names(empty)}" if all_names else "there are none"
+        detail = f"{len(empty)} of {len(all_names)} hold nothing: {named(empty)}" if all_names else "there are none"
         return Check("empty tensors", "FAIL", detail)
     return Check("empty tensors", "ok", f"none of {len(all_names)}")
 
@@ -160,7 +151,7 @@ def _zeros(headers: Mapping[Path, dict[str, Any]], is_adapter: bool) -> list[Che
                 zero.append(name)
     if is_adapter and seen and len(zero) == seen:
         return [Check("effect", "FAIL", "all its updates are zero: it changes nothing")]
-    return [Check("zeros", "note", f"{len(zero)} matrices are all zeros: {_names(zero)}")] if zero else []
+    return [Check("zeros", "note", f"{len(zero)} matrices are all zeros: {named(zero)}")] if zero else []
 
 
 def _is_zero(file: Path, begin: int, end: int) -> bool:
@@ -227,7 +218,7 @@ def as_ids(value: Any) -> list[int]:
 
 def _pickles(folder: Path) -> list[Check]:
     found = [name for name, path in _files(folder) if path.suffix in PICKLES]
-    return [Check("pickles", "note", f"never read here: {_names(found)}")] if found else []
+    return [Check("pickles", "note", f"never read here: {named(found)}")] if found else []
 
 
 def _recorded(folder: Path, hashes: bool) -> list[Check]:
@@ -238,7 +229,7 @@ def _recorded(folder: Path, hashes: bool) -> list[Check]:
         return [Check("hashes", "note", detail)] if hashes else []
     faults = [fault for name, facts in records.items() if (fault := file_fault(folder / name, name, facts, hashes))]
     if faults:
-        return [Check("recorded files", "FAIL", f"{len(faults)} of {len(records)}: {'; '.join(faults[:_NUM_NAMED])}")]
+        return [Check("recorded files", "FAIL", f"{len(faults)} of {len(records)}: {'; '.join(faults[:NUM_NAMED])}")]
     how = "hashes equal" if hashes else "present (--hashes reads them too)"
     return [Check("recorded files", "ok", f"{len(records)} {how}")]
 
@@ -289,8 +280,3 @@ def _json(file: Path) -> dict[str, Any]:
         return read_json_object(file)
     except ModelError:
         return {}
-
-
-def _names(names: list[str]) -> str:
-    more = f" and {len(names) - _NUM_NAMED} more" if len(names) > _NUM_NAMED else ""
-    return ", ".join(names[:_NUM_NAMED]) + more
