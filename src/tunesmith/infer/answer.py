@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tunesmith.infer.engine import FinishReason, SamplingParams, StreamPiece
 from tunesmith.infer.grammar import Grammars
-from tunesmith.infer.sampling import adjust, choose_token
+from tunesmith.infer.sampling import adjust, choose_token, scored
 from tunesmith.infer.stop import StopScanner
 from tunesmith.infer.stream import IncrementalDetokenizer
 
@@ -89,9 +89,7 @@ def _logprobs(logits_V: Tensor, token_id: int, num: int | None) -> tuple[float |
     """The log-probability of a token, and the best `num` tokens with theirs; of the model, before any change."""
     if num is None:
         return None, ()
-    logprobs_V = logits_V.log_softmax(-1)
-    best = logprobs_V.topk(min(num, logprobs_V.shape[-1]))
-    return float(logprobs_V[token_id]), tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+    return scored(logits_V[None], torch.tensor([token_id]), num)[0]
 
 
 class Decoder:

@@ -296,8 +296,6 @@ class BatchEngine(EngineBase):
                 break
             request.cache.length = piece.start + 1
             self._give([request], [logits_V])
-        if request in self._running:
-            request.guesses.extend(request.answer.token_ids[num_before:])
         self._sums["guessed_tokens"] += len(pieces) - 1
         self._sums["guessed_right_tokens"] += max(len(request.answer.token_ids) - num_before - 1, 0)
 

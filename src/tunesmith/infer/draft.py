@@ -23,6 +23,9 @@ class Guesses:
         self._after: dict[tuple[int, int], int] = {}
         self.extend(ids)
 
+    def __len__(self) -> int:
+        return len(self._ids)
+
     def extend(self, ids: Sequence[int]) -> None:
         """More tokens of the text."""
         for token_id in ids:

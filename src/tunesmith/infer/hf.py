@@ -19,6 +19,7 @@ from tunesmith.infer.answer import Answer, Decoder
 from tunesmith.infer.batch import last_row_only
 from tunesmith.infer.engine import EngineBase, Event, SamplingParams, StreamPiece, check_scored, num_new_tokens
 from tunesmith.infer.grammar import Grammars
+from tunesmith.infer.sampling import scored
 from tunesmith.model.rope import context_length
 
 
@@ -115,9 +116,7 @@ class HFEngine(EngineBase):
         ids_T = torch.tensor(ids, device=self.model.device)
         with self._turn:
             logits_TV = self.model(input_ids=ids_T[None], return_dict=True).logits[0, num_prompt_tokens - 1 : -1]
-        logprobs_NV = logits_TV.float().log_softmax(-1)
-        scored: list[float] = logprobs_NV.gather(-1, ids_T[num_prompt_tokens:, None])[:, 0].tolist()
-        return scored
+        return [logprob for logprob, _ in scored(logits_TV, ids_T[num_prompt_tokens:], 0)]
 
     def figures(self) -> Mapping[str, float]:
         """See `Engine.figures`."""

@@ -75,13 +75,20 @@ class Request:
 
     @cached_property
     def guesses(self) -> Guesses:
-        """What may come next, by the text so far; the engine adds what is chosen."""
-        return Guesses((*self.prompt_ids, *self.answer.token_ids))
+        """What may come next, by the text up to the last time that somebody guessed."""
+        return Guesses(self.prompt_ids)
+
+    def guess(self, num: int) -> list[int]:
+        """At most `num` tokens that may come next. Costs nothing while no row is free for guesses."""
+        if num < 1:
+            return []
+        self.guesses.extend(self.answer.token_ids[len(self.guesses) - len(self.prompt_ids) :])
+        return self.guesses.next(num)
 
     def pieces(self, num_guesses: int) -> list[Piece]:
         """The last token of the answer, and at most so many guesses after it, each a piece of its own."""
         num_done = len(self.answer.token_ids)
-        guessed = self.guesses.next(min(num_guesses, self.room - num_done - 1))
+        guessed = self.guess(min(num_guesses, self.room - num_done - 1))
         start = len(self.prompt_ids) + num_done - 1
         ids = [self.answer.token_ids[-1], *guessed]
         return [Piece(self.cache, [token_id], start + i) for i, token_id in enumerate(ids)]

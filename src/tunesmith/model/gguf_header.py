@@ -23,6 +23,7 @@ _BLOCKS = {
     27: (1, 8), 28: (1, 8), 30: (1, 2),
 }  # fmt: skip
 """Type of a tensor -> (values in a block, bytes of a block)."""
+_MOST_DIMENSIONS = 8
 _MOST = 1 << 32
 """No text, list or count of a whole file is longer."""
 
@@ -50,7 +51,7 @@ def read_gguf_header(file: Path) -> GGUFHeader:
     try:
         with file.open("rb") as stream:
             header = _read(stream)
-    except (struct.error, UnicodeDecodeError, ValueError, OverflowError) as error:
+    except (struct.error, UnicodeDecodeError, ValueError, OverflowError, RecursionError) as error:
         raise ModelError(f"{file.name} is no whole GGUF file", why=str(error) or "it ends in its header") from error
     size = file.stat().st_size
     beyond = [tensor.name for tensor in header.tensors if tensor.end > size or tensor.begin > size]
@@ -81,7 +82,10 @@ def _read(stream: BinaryIO) -> GGUFHeader:
 def _entry(stream: BinaryIO) -> tuple[str, tuple[int, ...], int, int]:
     """Name, shape, type and offset of a tensor."""
     name = _text(stream)
-    shape = _unpack(stream, f"{_count(_unpack(stream, 'I')[0])}Q")
+    num_dimensions = _unpack(stream, "I")[0]
+    if num_dimensions > _MOST_DIMENSIONS:
+        raise ValueError(f"a tensor has {num_dimensions:,} dimensions")
+    shape = _unpack(stream, f"{num_dimensions}Q")
     kind, offset = _unpack(stream, "IQ")
     return name, shape, kind, offset
 

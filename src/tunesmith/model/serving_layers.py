@@ -39,7 +39,8 @@ def serve_directly(model: nn.Module) -> int:
     """
     shared = {id(tensor) for tensor, uses in _uses(model).items() if uses > 1}
     groups = [_Group(layers) for layers in _same_input(model, shared)]
-    may_pack = _only_layers_read(model, [base for group in groups for base in group.bases])
+    bases = [base for group in groups for base in group.bases]
+    may_pack = any(_is_for_cpu(base.weight) for base in bases) and _only_layers_read(model, bases)
     return sum(group.take_over(may_pack) for group in groups)
 
 
@@ -220,10 +221,15 @@ class _Member:
         return self._group.output(self._index, x)
 
 
+def _is_for_cpu(weight: Tensor) -> bool:
+    """Whether the CPU may have products of its own for a weight: in bfloat16; in other precisions they gain nothing."""
+    return weight.device.type == "cpu" and weight.dtype == torch.bfloat16
+
+
 @torch.inference_mode()
 def _packed(weight_KD: Tensor, bias_K: Tensor | None) -> Product | None:
     """The product with a weight laid out for the CPU's own kernels; None where there are none, or they differ."""
-    if weight_KD.device.type != "cpu" or weight_KD.dtype != torch.bfloat16:
+    if not _is_for_cpu(weight_KD):
         return None
     try:
         if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
